@@ -1,0 +1,74 @@
+# One way to do each chore, the same here and in CI. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup lock format check test serve demo bench clean
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
+# serve: host, port and further flags, as `make serve PORT=9090 SERVE_FLAGS='--workers 2'`
+HOST ?= 127.0.0.1
+PORT ?= 8080
+SERVE_FLAGS ?=
+# setup: auto takes torch's CPU build where pip is offered one, else the CUDA build; or say cpu, or cuda
+TORCH ?= auto
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv and install the locked dependencies (nothing to do: under two seconds)
+
+# Stamped, so that a second call does nothing. The locks carry hashes: pip refuses any other file.
+$(VENV)/.installed: $(wildcard requirements/*.lock) pyproject.toml setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Polyhead needs Python 3.11 or newer, got $$($(PYTHON) --version): make setup PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked dependencies into $(VENV) (a few minutes the first time)"
+	@$(PIP) install --require-hashes --no-deps -r requirements/dev.lock
+	@case "$(TORCH)" in \
+		cpu|cuda) $(PIP) install --require-hashes --no-deps -r requirements/torch-$(TORCH).lock ;; \
+		auto) $(PIP) install --require-hashes --no-deps -r requirements/torch-cpu.lock 2>/dev/null \
+			&& echo "torch: CPU build" \
+			|| { echo "torch: CUDA build (no CPU build is offered here; this takes some gigabytes)"; \
+				$(PIP) install --require-hashes --no-deps -r requirements/torch-cuda.lock; } ;; \
+		*) echo "TORCH=$(TORCH): give auto, cpu or cuda"; exit 2 ;; \
+	esac
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@# Static tools resolve polyhead.* through this link; see pyproject.toml.
+	@mkdir -p .names && ln -sfn .. .names/polyhead
+	@$(PIP) check
+	@touch $@
+
+lock: setup ## resolve pyproject.toml anew into requirements/*.lock
+	@$(BIN)/python requirements/lock.py
+
+format: setup ## format and sort imports
+	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format --quiet .
+
+check: setup ## ruff, mypy strict, import contracts
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: setup ## every test, warnings are errors
+	@$(BIN)/python -m pytest
+
+# The reference model: trained once, exported once per change of the code that makes it.
+runs/digits/run.json: | $(VENV)/.installed
+	@$(BIN)/polyhead train digits --out runs/digits
+
+bundles/digits/manifest.json: runs/digits/run.json
+	@$(BIN)/polyhead export runs/digits --out bundles/digits --force
+
+serve: setup bundles/digits/manifest.json ## train and export the reference model, serve it, print a curl line
+	@exec $(BIN)/polyhead serve bundles/digits --host $(HOST) --port $(PORT) $(SERVE_FLAGS)
+
+demo: setup bundles/digits/manifest.json ## serve the reference model, ask it about real digits, stop
+	@$(BIN)/python examples/demo.py bundles/digits
+
+bench: setup ## time of the batched hot path over the bare forward pass
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove everything that the other targets made
+	rm -rf $(VENV) .names runs bundles build dist *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,52 @@
+"""The `polyhead` command. Each verb is one module; heavy imports happen inside the verbs, so that --help is quick."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from polyhead.cli import export, inspect, package, predict, serve, train, verify
+from polyhead.cli.console import error_line
+from polyhead.models.spec import SpecError
+from polyhead.serving.errors import PolyheadError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="polyhead",
+    help="Put multi-task PyTorch models into production: one trunk, many heads, one forward pass.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (train, export, inspect, verify, package, serve, predict):
+    app.command(verb.__name__.rpartition(".")[2])(verb.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"polyhead {importlib.metadata.version('polyhead')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """The console script. Exit status 0: done; 1: the job failed, with one line why; 2: bad usage."""
+    try:
+        app()
+    except (PolyheadError, SpecError) as error:
+        error_line(str(error))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        error_line("interrupted")
+        sys.exit(130)

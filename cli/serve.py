@@ -1,0 +1,125 @@
+"""`polyhead serve`: bundles over HTTP, until told to stop."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import shlex
+import signal
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from polyhead.cli.console import note, print_json, working
+from polyhead.serving.bundle import MANIFEST, Bundle
+from polyhead.serving.errors import LaunchError
+
+__all__ = ["command", "example_curl"]
+
+LONGEST_EXAMPLE = 4000  # characters of a row that are still worth printing
+
+
+def command(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles, or folders that hold bundles.")],
+    config: Annotated[Path | None, typer.Option(help="A config.properties; Polyhead's own where left out.")] = None,
+    host: Annotated[str, typer.Option(help="Where inference listens; management and metrics stay on 127.0.0.1.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Of inference; the next two are management and metrics. 0: any free.")] = 8080,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime or torchscript.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of one forward pass; 0: cores / workers.")] = None,
+    max_batch_size: Annotated[int | None, typer.Option(help="Requests that one forward pass may answer.")] = None,
+    max_batch_delay: Annotated[int | None, typer.Option(help="Milliseconds that a batch waits for more requests.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what TorchServe prints while it starts.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
+) -> None:
+    """Serve bundles with TorchServe, ready once each has answered its own golden samples over HTTP.
+
+    Example: polyhead serve bundles/digits --port 8080
+    """
+    from polyhead.serving.torchserve.configuration import DEFAULT_CONFIG, Configuration
+    from polyhead.serving.torchserve.launcher import Server
+
+    # From here on a signal means an orderly stop, also while the server is still starting.
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    configuration = Configuration.load(config or DEFAULT_CONFIG)
+    overrides = {"device": device, "runtime": runtime, "workers": workers, "threads": threads}
+    overrides |= {"max_batch_size": max_batch_size, "max_batch_delay": max_batch_delay}
+    settings = configuration.settings_with(overrides, "settings")
+    opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
+    with Server(opened, configuration, settings, host, port, log=note, verbose=verbose) as server:
+        with working(f"starting TorchServe (Java {server.java.version} of {server.java.source})"):
+            served = server.start(stopping.is_set)
+        if json:
+            addresses = server.addresses
+            print_json(
+                {
+                    "url": addresses.url,
+                    "management": addresses.management_url,
+                    "metrics": addresses.metrics_url,
+                    "models": [
+                        {
+                            "model": one.bundle.title,
+                            "bundle": one.bundle.digest[:12],
+                            "runtime": one.runtime,
+                            "device": one.device,
+                            "workers": one.workers,
+                            "threads": one.threads,
+                            "heads": list(one.bundle.spec.heads),
+                        }
+                        for one in served
+                    ],
+                }
+            )
+        else:
+            note(f"Polyhead serves on {server.addresses.url} (management and metrics on loopback; Ctrl-C stops)")
+            for one in served:
+                note(
+                    f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.runtime} on {one.device}, "
+                    f"{one.workers} x {one.threads} threads  heads: {', '.join(one.bundle.spec.heads)}"
+                )
+            note("try it:")
+            for one in served:
+                typer.echo(example_curl(one.bundle, server.addresses.url))
+        while not stopping.wait(0.2):
+            if server.exit_code() is not None:
+                raise LaunchError(f"TorchServe ended by itself with status {server.exit_code()}:\n{server.tail()}")
+        note("stopping")
+
+
+def find_bundles(paths: Sequence[Path]) -> list[Path]:
+    """Each path that is a bundle, and the bundles right inside each path that is a folder of them.
+
+    Raises:
+        LaunchError: a path holds no bundle.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
+        if (path / MANIFEST).exists():
+            found.append(path)
+        elif inside:
+            found += inside
+        else:
+            raise LaunchError(f"{path}: is no bundle and holds none (no {MANIFEST}): polyhead export writes one")
+    return found
+
+
+def example_curl(bundle: Bundle, url: str) -> str:
+    """A command that works: a golden sample as a JSON request, or a note where a row is too long to print."""
+    from polyhead.serving.torchserve.readiness import example
+
+    golden = bundle.golden()
+    body = jsonlib.dumps({"instances": [example(bundle, golden.inputs, 0)]}, separators=(", ", ": "))
+    if len(body) > LONGEST_EXAMPLE:
+        return f"curl -s {url}/predictions/{bundle.spec.name} -H 'Content-Type: application/json' -d @your-rows.json"
+    return f"curl -s {url}/predictions/{bundle.spec.name} -H 'Content-Type: application/json' -d {shlex.quote(body)}"

@@ -1,0 +1,50 @@
+"""`polyhead verify`: whether a bundle is whole, and computes here what it computed where it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polyhead.cli.console import note, print_json, print_table
+
+__all__ = ["command"]
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's directory.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Check every file's hash, and replay the golden samples through every graph on this machine.
+
+    Example: polyhead verify bundles/digits
+    """
+    from polyhead.serving.bundle import Bundle
+    from polyhead.serving.engine import Engine
+    from polyhead.serving.runtimes.base import FORMATS
+    from polyhead.serving.settings import Settings, available_cores
+
+    Settings.parse({"device": device}, "--device")
+    opened = Bundle.open(bundle)
+    formats = {graph.format for graph in opened.manifest.graphs}
+    results = []
+    for runtime in (name for name, wanted in FORMATS.items() if wanted in formats):
+        engine = Engine.load(opened, runtime, device, available_cores())
+        heads = engine.replay_golden()
+        results.append({"graph": engine.graph.id, "runtime": runtime, "device": engine.runtime.device, "heads": heads})
+    if json:
+        print_json({"bundle": str(bundle), "model": opened.title, "digest": opened.digest, "graphs": results})
+        return
+    rows = [
+        (r["graph"], r["runtime"], r["device"], head, f"{value:.2e}")
+        for r in results
+        for head, value in r["heads"].items()  # type: ignore[attr-defined]
+    ]
+    print_table(
+        f"{opened.title}: {opened.golden().rows} golden samples reproduced",
+        ("graph", "runtime", "device", "head", "largest difference"),
+        rows,
+    )
+    note(f"{bundle}: {len(opened.manifest.files)} files with the right hashes, bundle {opened.digest[:12]}")

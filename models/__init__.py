@@ -1,0 +1,1 @@
+"""What a multi-task model is, and how one is trained."""

@@ -1,0 +1,75 @@
+"""Validation metrics per head kind, on torchmetrics; missing targets are left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, Metric, MetricCollection, R2Score
+from torchmetrics.classification import MulticlassAccuracy, MultilabelF1Score
+
+from polyhead.models.losses import MISSING_CLASS
+from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, RegressionHead, SpecError
+
+__all__ = ["NearestNeighbourAccuracy", "head_metrics", "update"]
+
+
+class NearestNeighbourAccuracy(Metric):
+    """How often a vector's nearest other vector (by cosine) has the same class: leave-one-out, 1-NN."""
+
+    full_state_update = False
+    higher_is_better = True
+    vectors: list[Tensor]
+    classes: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("vectors", default=[], dist_reduce_fx="cat")
+        self.add_state("classes", default=[], dist_reduce_fx="cat")
+
+    def update(self, vectors: Tensor, classes: Tensor) -> None:
+        """Add vectors `[batch, dim]` with their classes `[batch]`."""
+        self.vectors.append(torch.nn.functional.normalize(vectors, dim=1))
+        self.classes.append(classes)
+
+    def compute(self) -> Tensor:
+        """The share of rows whose nearest neighbour has their class."""
+        vectors, classes = torch.cat(list(self.vectors)), torch.cat(list(self.classes))
+        similarity = vectors @ vectors.T
+        similarity.fill_diagonal_(-2.0)
+        return (classes[similarity.argmax(dim=1)] == classes).float().mean()
+
+
+def head_metrics(spec: HeadSpec) -> MetricCollection:
+    """The metrics of a head's kind."""
+    metrics: dict[str, Metric | MetricCollection]
+    match spec:
+        case ClassificationHead():
+            metrics = {"accuracy": MulticlassAccuracy(len(spec.labels), average="micro", ignore_index=MISSING_CLASS)}
+        case MultilabelHead():
+            metrics = {"f1": MultilabelF1Score(len(spec.labels), average="macro", ignore_index=MISSING_CLASS)}
+        case RegressionHead():
+            metrics = {"mae": MeanAbsoluteError(), "r2": R2Score()}
+        case EmbeddingHead():
+            metrics = {"nearest_neighbour_accuracy": NearestNeighbourAccuracy()}
+        case other:
+            raise SpecError(f"no metrics for heads of kind {other.kind!r}")
+    return MetricCollection(metrics)
+
+
+def update(spec: HeadSpec, metrics: MetricCollection, output: Tensor, target: Tensor) -> None:
+    """Add one batch of a head's outputs and targets."""
+    output, target = output.detach(), target.detach()
+    match spec:
+        case RegressionHead():
+            known = ~torch.isnan(target).any(dim=1)
+            output, target = output[known], target[known]
+            if spec.dim == 1:
+                output, target = output.flatten(), target.flatten()
+        case MultilabelHead():
+            target = torch.where(torch.isnan(target), torch.full_like(target, MISSING_CLASS), target).long()
+            output = output.sigmoid()
+        case _:
+            known = target != MISSING_CLASS
+            output, target = output[known], target[known]
+    if len(target):
+        metrics.update(output, target)

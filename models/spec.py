@@ -1,0 +1,310 @@
+"""The spec of a multi-task model: its inputs and heads, by name. Pydantic only, no torch.
+
+A spec is YAML; unknown keys, duplicate keys and values of the wrong type are refused. It is the one description that
+training, export, serving and scoring share, and it travels inside every bundle.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError, field_validator, model_validator
+
+__all__ = [
+    "RESERVED_PREFIX",
+    "ClassificationHead",
+    "EmbeddingHead",
+    "HeadSpec",
+    "ImageInput",
+    "InputSpec",
+    "ModelSpec",
+    "MultilabelHead",
+    "OneShotHead",
+    "RegressionHead",
+    "SegmentationHead",
+    "SpecError",
+    "TensorInput",
+    "TextInput",
+    "TokensHead",
+]
+
+# Graph outputs that are not heads (the packed tensor) begin with this, so no head may.
+RESERVED_PREFIX = "polyhead_"
+
+Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+# A version is a folder's name and part of a URL.
+Version = Annotated[StrictStr, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,31}$")]
+Size = Annotated[int, Field(strict=True, ge=1, le=65536)]
+Labels = Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=2)]
+Score = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SpecError(ValueError):
+    """A spec that cannot be read, or says something impossible. The message says what, got, and fix."""
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys; cannot be changed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TextInput(Strict):
+    """UTF-8 text, tokenised by the file the spec names."""
+
+    kind: Literal["text"]
+    tokenizer: StrictStr
+    max_length: Size = 512  # tokens
+
+
+class ImageInput(Strict):
+    """An image, `uint8` on the wire and at the graph's door: `[batch, height, width, channels]`.
+
+    The graph itself computes `(pixel / 255 - mean) / std` per channel and turns the axes to
+    `[batch, channels, height, width]`, so that no client and no runtime can do it differently.
+    """
+
+    kind: Literal["image"]
+    size: tuple[Size, Size]  # height, width in pixels
+    channels: Literal["gray", "rgb", "bgr"] = "rgb"
+    # Pillow's resampling filters; `none` refuses any image of another size.
+    resize: Literal["none", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @property
+    def depth(self) -> int:
+        """The number of channels."""
+        return 1 if self.channels == "gray" else 3
+
+    @model_validator(mode="after")
+    def _one_value_per_channel(self) -> Self:
+        for key in ("mean", "std"):
+            values: tuple[float, ...] = getattr(self, key)
+            if len(values) not in (1, self.depth):
+                raise ValueError(f"{key} has {len(values)} values for {self.depth} channels: give one, or {self.depth}")
+            if not all(math.isfinite(v) for v in values):
+                raise ValueError(f"{key} is not finite: {values}")
+        if not all(v > 0 for v in self.std):
+            raise ValueError(f"std must be above 0, got {self.std}")
+        return self
+
+
+class TensorInput(Strict):
+    """Numbers: `dtype` and the shape of one row (without the batch). A free dimension is a name."""
+
+    kind: Literal["tensor"]
+    dtype: Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"] = "float32"
+    shape: tuple[Size | Name, ...]
+    # The value that fills a free dimension up to the longest row of a batch; None groups rows of equal shape instead.
+    pad: StrictInt | StrictFloat | None = None
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The names of the free dimensions."""
+        return tuple(d for d in self.shape if isinstance(d, str))
+
+
+InputSpec = Annotated[TextInput | ImageInput | TensorInput, Field(discriminator="kind")]
+
+
+class Head(Strict):
+    """What every head has: where its leaf is in the network's output, where that is not the head's own name."""
+
+    # A path such as "1.0" (index 0 of index 1), "" for a bare tensor, None for the dict key of the head's name.
+    output: StrictStr | None = None
+    description: StrictStr = ""
+
+
+class Labelled(Head):
+    """A head with a fixed list of labels; index i of the logits is label i."""
+
+    labels: Labels
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _strings(cls, labels: Any) -> Any:
+        if isinstance(labels, list):
+            for label in labels:
+                if not isinstance(label, str):  # YAML reads on, off, yes, no, 1 and 2.5 as something else
+                    raise ValueError(f"label {label!r} is not a string: quote it")
+        return labels
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"label {twice[0]!r} stands more than once")
+        return labels
+
+
+class ClassificationHead(Labelled):
+    """One label per row. Logits `[batch, labels]`."""
+
+    kind: Literal["classification"]
+
+
+class MultilabelHead(Labelled):
+    """Any number of labels per row. Logits `[batch, labels]`; a label holds where its sigmoid reaches the threshold."""
+
+    kind: Literal["multilabel"]
+    labels: Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=1)]
+    threshold: Score | tuple[Score, ...] = 0.5  # one for all, or one per label
+
+    @model_validator(mode="after")
+    def _one_threshold_per_label(self) -> Self:
+        if isinstance(self.threshold, tuple) and len(self.threshold) != len(self.labels):
+            raise ValueError(
+                f"threshold has {len(self.threshold)} values for {len(self.labels)} labels: give one, or one per label"
+            )
+        return self
+
+
+class RegressionHead(Head):
+    """Numbers with a unit. `[batch, dim]`, or `[batch]` where dim is 1."""
+
+    kind: Literal["regression"]
+    unit: StrictStr = ""
+    dim: Size = 1
+
+
+class TokensHead(Labelled):
+    """One label per token. Logits `[batch, sequence, labels]`."""
+
+    kind: Literal["tokens"]
+
+
+class EmbeddingHead(Head):
+    """A vector. `[batch, dim]`; with `normalize` the graph scales it to length 1."""
+
+    kind: Literal["embedding"]
+    dim: Size
+    normalize: StrictBool = False
+
+
+class SegmentationHead(Labelled):
+    """One label per pixel. Logits `[batch, labels, height, width]`."""
+
+    kind: Literal["segmentation"]
+
+
+class OneShotHead(Head):
+    """The nearest of the prototypes enrolled at run time. `[batch, dim]`."""
+
+    kind: Literal["oneshot"]
+    dim: Size
+
+
+HeadSpec = Annotated[
+    ClassificationHead
+    | MultilabelHead
+    | RegressionHead
+    | TokensHead
+    | EmbeddingHead
+    | SegmentationHead
+    | OneShotHead,
+    Field(discriminator="kind"),
+]
+
+
+class ModelSpec(Strict):
+    """A model's name, version, inputs and heads."""
+
+    name: Name
+    version: Version
+    description: StrictStr = ""
+    inputs: Annotated[dict[Name, InputSpec], Field(min_length=1)]
+    heads: Annotated[dict[Name, HeadSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for head in self.heads:
+            if head.lower().startswith(RESERVED_PREFIX):
+                raise ValueError(f"head name {head!r} begins with {RESERVED_PREFIX!r}, which is reserved: rename it")
+        texts = any(isinstance(spec, TextInput) for spec in self.inputs.values())
+        for head, spec in self.heads.items():
+            if isinstance(spec, TokensHead) and not texts:
+                raise ValueError(f"head {head!r} labels tokens, but no input is of kind text")
+        return self
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """The heads in the order every graph returns them: sorted by name."""
+        return tuple(sorted(self.heads))
+
+    @classmethod
+    def parse(cls, data: Any, source: str = "spec") -> Self:
+        """Read a spec from plain data; `source` names it in errors.
+
+        Raises:
+            SpecError: with the first fault's place, what was got, and the number of further faults.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SpecError(f"{source}: {first_fault(error)}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a spec from a YAML file.
+
+        Raises:
+            SpecError: the file cannot be read, is no YAML, repeats a key, or is no valid spec.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"{path}: cannot be read ({error}): give a YAML file") from None
+        try:
+            data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
+        except yaml.YAMLError as error:
+            raise SpecError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        return cls.parse(data, source=str(path))
+
+    def dump(self, path: Path) -> None:
+        """Write the spec as YAML, in the order the keys are declared, defaults left out."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8")
+
+
+def first_fault(error: ValidationError) -> str:
+    """One line about a pydantic error: the first fault's place, message and value, and how many more there are."""
+    faults = error.errors(include_url=False)
+    fault = faults[0]
+    # The discriminator of a union stands in the path as the kind's name: the place is clearer without it.
+    kinds = {"text", "image", "tensor", "classification", "multilabel", "regression", "tokens", "embedding"}
+    kinds |= {"segmentation", "oneshot", "[key]"}
+    path = [p for i, p in enumerate(fault["loc"]) if not (i >= 2 and p in kinds)]
+    place = ".".join(str(p) for p in path) or "the top level"
+    message = fault["msg"].removeprefix("Value error, ")
+    match fault["type"]:
+        case "extra_forbidden":
+            message = "is not a key that is known here: remove it, or check its spelling"
+        case "missing":
+            message = "is missing"
+        case "value_error":
+            pass
+        case _:
+            message = f"{message}, got {fault['input']!r:.80}"
+            if fault["type"] == "string_type" and isinstance(fault["input"], int | float | bool):
+                message += ": quote it"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    return f"{place}: {message}{more}"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error; PyYAML silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,1 @@
+"""Shared feature extractors: one trunk feeds every head."""

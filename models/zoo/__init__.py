@@ -1,0 +1,1 @@
+"""Reference models, each one file: data, network, recipe."""

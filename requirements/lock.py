@@ -1,0 +1,69 @@
+"""Write the locks from pyproject.toml: `make lock`.
+
+Four files, every line with the hashes of its files:
+
+- dev.lock         what `make setup` installs, but torch
+- serve.lock       what the container image installs, but torch
+- torch-cpu.lock   torch's CPU build (`2.13.0+cpu`), for machines that are offered it
+- torch-cuda.lock  the package index's torch, built for CUDA, with the libraries it needs
+
+torch stands apart because pip, asked for `torch==2.13.0` with the hashes of both builds, always takes the index's: a
+file from a `--find-links` folder has no hash in its link, and pip prefers those that have.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = "2.13.0"
+# The CPU build is not on the package index, so no resolver finds its hash there.
+TORCH_CPU_WHEELS = {
+    "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+}
+TORCH_BUILD = re.compile(r"^(torch$|nvidia-(?!ml-py)|cuda-|triton$)")
+HEADER = "# Written by requirements/lock.py (make lock). Do not edit.\n"
+
+
+Blocks = list[tuple[str, str]]  # package name, its lines; a package may stand twice, for two Python versions
+
+
+def compile_lock(extras: list[str]) -> Blocks:
+    """Resolve pyproject.toml with some extras."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "lock.txt"
+        command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--generate-hashes"]
+        command += ["--universal", "--python-version", "3.11", "--no-header", "--no-annotate"]
+        command += ["--constraint", "requirements/pins.txt", "--output-file", str(out)]
+        for extra in extras:
+            command += ["--extra", extra]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        blocks = re.split(r"^(?=\S)", out.read_text(), flags=re.MULTILINE)
+    return [(block.split("==")[0].split("[")[0], block) for block in blocks if "==" in block]
+
+
+def main() -> None:
+    """Write every lock."""
+    cuda: Blocks = []
+    for name, extras in {"dev": ["dev"], "serve": ["serve"]}.items():
+        blocks = compile_lock(extras)
+        cuda += [entry for entry in blocks if TORCH_BUILD.match(entry[0]) and entry not in cuda]
+        write(name, [entry for entry in blocks if not TORCH_BUILD.match(entry[0])])
+    hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values())
+    write("torch-cpu", [("torch", f"torch=={TORCH}+cpu{hashes}\n")])
+    write("torch-cuda", cuda)
+
+
+def write(name: str, blocks: Blocks) -> None:
+    """Write one lock."""
+    path = ROOT / "requirements" / f"{name}.lock"
+    path.write_text(HEADER + "".join(block for _, block in sorted(blocks)))
+    sys.stdout.write(f"{path.relative_to(ROOT)}: {len(blocks)} packages\n")
+
+
+if __name__ == "__main__":
+    main()

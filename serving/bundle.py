@@ -1,0 +1,198 @@
+"""The bundle: a directory with a model's graphs, spec and golden samples; the only thing that serving reads.
+
+    digits-1.0/
+      manifest.json         spec, graphs, parity, versions, and the hash of every file
+      graphs/fused.onnx …
+      golden.safetensors    inputs with every head's eager output
+      parity.json
+
+A bundle is whole or refused: every file the manifest names must be there with its hash, and nothing else may be. Files
+are handed out as bytes that were hashed in memory, so what runs is what was verified. Pydantic only, no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import safetensors
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from polyhead.models.spec import ModelSpec, SpecError, first_fault
+from polyhead.serving.errors import BundleError
+from polyhead.serving.golden import Golden, Tolerance
+
+__all__ = ["GOLDEN", "MANIFEST", "Bundle", "FileEntry", "Graph", "Manifest", "Packed"]
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.safetensors"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+# A file inside the bundle: forward slashes, no "..", no leading slash, no hidden names.
+RelativePath = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
+Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys; cannot be changed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(Strict):
+    """One file's hash and size in bytes."""
+
+    sha256: Digest
+    size: Annotated[StrictInt, Field(ge=0)]
+
+
+class Packed(Strict):
+    """One output that holds several heads side by side, so that one copy brings them all off the device.
+
+    `columns` maps a head to its columns `[start, stop)` of the output `[batch, total]`; `shapes` to the shape of one row.
+    """
+
+    output: StrictStr
+    columns: dict[str, tuple[StrictInt, StrictInt]]
+    shapes: dict[str, tuple[StrictInt, ...]]
+
+
+class Graph(Strict):
+    """One computation in one format."""
+
+    id: StrictStr
+    file: RelativePath
+    format: Literal["onnx", "torchscript"]
+    precision: Literal["fp32"] = "fp32"
+    inputs: tuple[StrictStr, ...]  # by position
+    outputs: tuple[StrictStr, ...]  # by position: heads sorted by name, then the packed output
+    packed: Packed
+
+
+class Manifest(Strict):
+    """The content of `manifest.json`."""
+
+    format: Literal[1] = 1
+    spec: ModelSpec
+    graphs: tuple[Graph, ...] = Field(min_length=1)
+    files: dict[RelativePath, FileEntry]
+    tolerance: Tolerance  # of the golden samples, on the CPU
+    parity: dict[str, float]  # graph id: largest absolute difference seen at export
+    versions: dict[str, str]
+    metrics: dict[str, dict[str, float]] = {}  # by head, where training is known
+    trusted_code: StrictBool = True  # TorchScript graphs are programs: serve bundles you trust
+
+
+class Bundle:
+    """An opened bundle."""
+
+    def __init__(self, folder: Path, manifest: Manifest, digest: str) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.digest = digest  # sha256 of manifest.json, and so of everything in the bundle
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's spec."""
+        return self.manifest.spec
+
+    @property
+    def title(self) -> str:
+        """Name and version, as in `digits/1.0`."""
+        return f"{self.spec.name}/{self.spec.version}"
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open a bundle and verify every file in it.
+
+        Raises:
+            BundleError: naming the file that is missing, changed, unlisted, or a link.
+        """
+        bundle = cls._read_manifest(folder)
+        bundle._check_listing()
+        for name in bundle.manifest.files:
+            bundle.read(name)
+        return bundle
+
+    @classmethod
+    def _read_manifest(cls, folder: Path) -> Self:
+        path = folder / MANIFEST
+        if not folder.is_dir():
+            raise BundleError(f"{folder}: is no directory: give the directory that polyhead export wrote")
+        if not path.is_file() or path.is_symlink():
+            raise BundleError(f"{folder}: is no bundle (it has no {MANIFEST}): polyhead export writes one")
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes: this is no manifest")
+        data = path.read_bytes()
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise BundleError(f"{path}: {first_fault(error)}: export the bundle again") from None
+        except SpecError as error:
+            raise BundleError(f"{path}: {error}") from None
+        return cls(folder, manifest, hashlib.sha256(data).hexdigest())
+
+    def _check_listing(self) -> None:
+        expected = {MANIFEST, *self.manifest.files}
+        needed = {GOLDEN, *(graph.file for graph in self.manifest.graphs)}
+        if not needed <= expected:
+            raise BundleError(f"{self.folder}: the manifest lists no {min(needed - expected)}: export the bundle again")
+        found: set[str] = set()
+        for root, folders, files in os.walk(self.folder):
+            for name in (*folders, *files):
+                path = Path(root, name)
+                relative = path.relative_to(self.folder).as_posix()
+                mode = path.lstat().st_mode
+                if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+                    raise BundleError(f"{self.folder}: {relative} is a link or a special file: a bundle holds files only")
+                if stat.S_ISREG(mode):
+                    found.add(relative)
+        for relative in sorted(expected - found):
+            raise BundleError(f"{self.folder}: {relative} is missing: export the bundle again")
+        for relative in sorted(found - expected):
+            raise BundleError(f"{self.folder}: {relative} is not in the manifest: remove it, or export the bundle again")
+
+    def read(self, name: str) -> bytes:
+        """A file's content, verified: what is returned is what was hashed.
+
+        Raises:
+            BundleError: the file is not the one that the manifest names.
+        """
+        entry = self.manifest.files[name]
+        try:
+            descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise BundleError(f"{self.folder}: {name} cannot be read ({error.strerror})") from None
+        with os.fdopen(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
+            if size != entry.size:
+                raise BundleError(
+                    f"{self.folder}: {name} has {size} bytes, the manifest says {entry.size}: "
+                    "it was changed or cut short; export the bundle again"
+                )
+            data = file.read()
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != entry.sha256:
+            raise BundleError(
+                f"{self.folder}: {name} was changed (sha256 {digest[:12]}, the manifest says {entry.sha256[:12]}): "
+                "export the bundle again"
+            )
+        return data
+
+    def golden(self) -> Golden:
+        """The golden samples.
+
+        Raises:
+            BundleError: they do not fit the spec.
+        """
+        try:
+            golden = Golden.load(self.read(GOLDEN))
+        except (safetensors.SafetensorError, KeyError) as error:
+            raise BundleError(f"{self.folder}: {GOLDEN} is damaged ({error}): export the bundle again") from None
+        wanted, heads = set(self.spec.inputs), set(self.spec.heads)
+        if set(golden.inputs) != wanted or set(golden.outputs) != heads or golden.rows < 1:
+            raise BundleError(f"{self.folder}: {GOLDEN} does not fit the spec: export the bundle again")
+        return golden

@@ -1,0 +1,107 @@
+"""The engine: one batch in, every head's output out, in one forward pass and one copy off the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from polyhead.serving.bundle import Bundle, Graph
+from polyhead.serving.errors import GoldenMismatch, RuntimeUnavailable
+from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault
+from polyhead.serving.runtimes import base
+
+__all__ = ["Engine", "unpack"]
+
+
+def unpack(graph: Graph, packed: Array) -> dict[str, Array]:
+    """Every head's output as a view of the packed output `[batch, total]`."""
+    return {
+        head: packed[:, start:stop].reshape(len(packed), *graph.packed.shapes[head])
+        for head, (start, stop) in graph.packed.columns.items()
+    }
+
+
+class Engine:
+    """A bundle's fused graph, loaded.
+
+    Attributes:
+        forwards: forward passes run since it was loaded.
+        rows: rows answered since it was loaded.
+    """
+
+    def __init__(self, bundle: Bundle, graph: Graph, runtime: base.Runtime) -> None:
+        self.bundle = bundle
+        self.graph = graph
+        self.runtime = runtime
+        self.forwards = 0
+        self.rows = 0
+
+    @classmethod
+    def load(cls, bundle: Bundle, runtime: str = "auto", device: str = "auto", threads: int = 1) -> Engine:
+        """Load a bundle's graph into a runtime.
+
+        Raises:
+            RuntimeUnavailable: the bundle has no graph for this runtime, or it is not installed.
+            DeviceUnavailable: the device was asked for by name and is not there.
+        """
+        device = base.resolve_device(device)
+        by_format = {graph.format: graph for graph in bundle.manifest.graphs}
+        candidates = list(base.FORMATS) if runtime == "auto" else [runtime]
+        for name in candidates:
+            graph = by_format.get(base.FORMATS.get(name, ""))  # type: ignore[call-overload]
+            if graph is not None:
+                return cls(bundle, graph, base.load(name, graph, bundle.read(graph.file), device, threads))
+        raise RuntimeUnavailable(
+            f"bundle {bundle.title} has no graph for runtime {runtime!r} (it has: {', '.join(sorted(by_format))})"
+        )
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One forward pass.
+
+        Args:
+            inputs: every input by name, `[batch, …]`, contiguous, of the spec's dtype.
+
+        Returns:
+            Every head's raw output by name, `[batch, …]` `float32`: views of one packed array.
+        """
+        ordered = [inputs[name] for name in self.graph.inputs]
+        self.forwards += 1
+        self.rows += len(ordered[0])
+        (packed,) = self.runtime.run(ordered, [self.graph.packed.output])
+        return unpack(self.graph, packed)
+
+    def warm_up(self, batch_sizes: Sequence[int]) -> None:
+        """Run golden rows at these batch sizes three times, so that no request pays for a first time."""
+        golden = self.bundle.golden()
+        for size in batch_sizes:
+            index = np.arange(size) % golden.rows
+            for _ in range(3):
+                self.run({name: np.ascontiguousarray(array[index]) for name, array in golden.inputs.items()})
+
+    def replay_golden(self) -> dict[str, float]:
+        """Answer the golden samples through this very runtime and device, all at once and one by one.
+
+        Returns:
+            The largest absolute difference by head.
+
+        Raises:
+            GoldenMismatch: naming graph, runtime, device, head and error.
+        """
+        golden = self.bundle.golden()
+        outputs = self.run(golden.inputs)
+        single = [self.run({n: np.ascontiguousarray(a[i : i + 1]) for n, a in golden.inputs.items()}) for i in range(golden.rows)]
+        alone = {head: np.concatenate([row[head] for row in single]) for head in outputs}
+        for candidate, how in ((outputs, "together"), (alone, "one by one")):
+            self._require_golden(candidate, golden, how)
+        return {head: difference(outputs[head], golden.outputs[head]) for head in outputs}
+
+    def _require_golden(self, outputs: Mapping[str, Array], golden: Golden, how: str) -> None:
+        tolerance: Tolerance = self.bundle.manifest.tolerance.on(self.runtime.device)
+        for head, spec in self.bundle.spec.heads.items():
+            wrong = fault(spec, outputs[head], golden.outputs[head], tolerance)
+            if wrong is not None:
+                raise GoldenMismatch(
+                    f"bundle {self.bundle.title}: head {head!r} of {self.graph.file} does not reproduce the golden samples "
+                    f"({how}, {self.runtime.name} on {self.runtime.device}): {wrong}; export the bundle again"
+                )

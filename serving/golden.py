@@ -1,0 +1,118 @@
+"""Golden samples: inputs with every head's eager output, and the comparison of a graph's numbers with them.
+
+The export's parity gate and the server's self-test at load compare by the same rules, so they stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, Field
+
+from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead
+
+__all__ = ["Array", "Golden", "Tolerance", "difference", "fault"]
+
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+MIN_COSINE = 0.9999  # of an embedding and its reference
+
+
+class Tolerance(BaseModel):
+    """How far a graph's numbers may be from eager's: `|graph - eager| <= atol + rtol * scale`.
+
+    The scale is the largest `|eager|` of that head in that row. Per element it would refuse sound graphs: a logit near
+    zero is a difference of large sums, and its rounding error is as large as theirs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    atol: float = Field(gt=0)
+    rtol: float = Field(ge=0)
+
+    def on(self, device: str) -> Tolerance:
+        """The same on a device: a GPU sums in another order, so ten times as far."""
+        return self if device == "cpu" else Tolerance(atol=self.atol * 10, rtol=self.rtol * 10)
+
+
+class Golden:
+    """Raw inputs by name, and every head's output by eager PyTorch; the same rows in both."""
+
+    def __init__(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        self.inputs = dict(inputs)
+        self.outputs = dict(outputs)
+
+    @property
+    def rows(self) -> int:
+        """How many samples there are."""
+        return len(next(iter(self.inputs.values())))
+
+    def dump(self) -> bytes:
+        """As safetensors, keys `inputs/<name>` and `outputs/<head>`."""
+        arrays = {f"inputs/{name}": np.ascontiguousarray(a) for name, a in self.inputs.items()}
+        arrays |= {f"outputs/{name}": np.ascontiguousarray(a) for name, a in self.outputs.items()}
+        return safetensors.numpy.save(arrays)
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """Read what `dump` wrote. Raises KeyError or SafetensorError where it is something else."""
+        parts: dict[str, dict[str, Array]] = {"inputs": {}, "outputs": {}}
+        for key, array in safetensors.numpy.load(data).items():
+            part, _, name = key.partition("/")
+            parts[part][name] = array
+        if not parts["inputs"]:
+            raise KeyError("inputs")
+        return cls(parts["inputs"], parts["outputs"])
+
+
+def difference(actual: Array, expected: Array) -> float:
+    """The largest absolute difference; infinity where the shapes differ or a number is not finite."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return float("inf")
+    return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
+
+
+def fault(head: HeadSpec, actual: Array, expected: Array, tolerance: Tolerance) -> str | None:
+    """What is wrong with a head's output beside eager's, in words; None where nothing is.
+
+    Values first, then decisions: the label of the largest logit, the side of the threshold, the direction of a vector.
+    A decision counts where eager's own margin is wider than what the tolerance allows to move.
+    """
+    if actual.shape != expected.shape:
+        return f"shape {list(actual.shape)}, eager has {list(expected.shape)}"
+    if not np.isfinite(actual).all():
+        return f"{int((~np.isfinite(actual)).sum())} values are not finite"
+    wide, reference = actual.astype(np.float64), expected.astype(np.float64)
+    error = np.abs(wide - reference)
+    scale = np.abs(reference).reshape(len(reference), -1).max(axis=1, initial=0.0)
+    allowed = (tolerance.atol + tolerance.rtol * scale).reshape(-1, *(1,) * (error.ndim - 1))
+    beyond = error > allowed
+    if beyond.any():
+        row = int(np.argmax((error / allowed).reshape(len(error), -1).max(axis=1)))
+        return (
+            f"error {error[row].max():.3g} in row {row}, allowed {allowed[row].max():.3g} "
+            f"({int(beyond.sum())} of {beyond.size} values beyond it)"
+        )
+    return _decision_fault(head, wide, reference, 2 * tolerance.atol)
+
+
+def _decision_fault(head: HeadSpec, actual: Array, expected: Array, margin: float) -> str | None:
+    match head:
+        case ClassificationHead():
+            top = np.sort(expected, axis=1)[:, -2:]
+            clear = top[:, 1] - top[:, 0] > margin
+            wrong = (actual.argmax(axis=1) != expected.argmax(axis=1)) & clear
+        case MultilabelHead():
+            threshold = np.clip(np.broadcast_to(np.asarray(head.threshold), (len(head.labels),)), 1e-12, 1 - 1e-12)
+            logit = np.log(threshold / (1 - threshold))
+            wrong = ((actual >= logit) != (expected >= logit)) & (np.abs(expected - logit) > margin)
+        case EmbeddingHead():
+            lengths = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
+            cosine = (actual * expected).sum(axis=1) / np.maximum(lengths, 1e-30)
+            wrong = (cosine < MIN_COSINE) & (lengths > margin)
+        case _:
+            return None
+    return f"{int(wrong.sum())} of {wrong.size} decisions differ" if wrong.any() else None

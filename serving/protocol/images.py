@@ -1,0 +1,54 @@
+"""Images: encoded bytes to the pixels that the spec describes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from polyhead.models.spec import ImageInput
+from polyhead.serving.errors import InvalidInstance, MalformedBody, PayloadTooLarge, Place
+from polyhead.serving.golden import Array
+
+__all__ = ["decode", "encode_png"]
+
+# Only these decoders are ever tried on a stranger's bytes; Pillow has dozens.
+FORMATS = ("PNG", "JPEG")
+MODES = {"gray": "L", "rgb": "RGB", "bgr": "RGB"}
+
+
+def decode(data: bytes | bytearray | memoryview, spec: ImageInput, max_pixels: int, loc: Place) -> Array:
+    """PNG or JPEG bytes to `uint8 [height, width, channels]` of the spec's size and channel order.
+
+    Raises:
+        MalformedBody: it is neither, or cut short.
+        PayloadTooLarge: it has more than `max_pixels` pixels; nothing is decompressed to find out.
+        InvalidInstance: it has another size and the spec's resize rule is `none`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked first
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise PayloadTooLarge(f"image of {width} x {height} pixels, allowed are {max_pixels} in all", loc)
+            image = image.convert(MODES[spec.channels])
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError):
+        raise MalformedBody(f"the {len(data)} bytes are no whole PNG or JPEG image: send the file as it is", loc) from None
+    rows, columns = spec.size
+    if (width, height) != (columns, rows):
+        if spec.resize == "none":
+            raise InvalidInstance(f"image of {width} x {height} pixels, the model takes {columns} x {rows}: resize it", loc)
+        image = image.resize((columns, rows), resample=Image.Resampling[spec.resize.upper()])
+    pixels = np.asarray(image, dtype=np.uint8).reshape(rows, columns, spec.depth)
+    return np.ascontiguousarray(pixels[..., ::-1]) if spec.channels == "bgr" else pixels
+
+
+def encode_png(pixels: Array, spec: ImageInput) -> bytes:
+    """`uint8 [height, width, channels]` to PNG bytes: what `decode` reads back to the same pixels."""
+    ordered = pixels[..., ::-1] if spec.channels == "bgr" else pixels
+    buffer = io.BytesIO()
+    Image.fromarray(ordered[..., 0] if spec.depth == 1 else np.ascontiguousarray(ordered)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,55 @@
+"""Bodies that are one row: an image file, or one tensor's little-endian bytes. Heads come in `X-Polyhead-Heads`."""
+
+from __future__ import annotations
+
+from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput
+from polyhead.serving.errors import UnsupportedMediaType
+from polyhead.serving.protocol import images, rows
+from polyhead.serving.request import HttpRequest, Query, choose_heads
+from polyhead.serving.settings import Settings
+
+__all__ = ["HEADS_HEADER", "MEDIA_TYPES", "decode", "media_types"]
+
+IMAGES = ("image/png", "image/jpeg")
+TENSOR = "application/octet-stream"
+MEDIA_TYPES = (*IMAGES, TENSOR)
+HEADS_HEADER = "x-polyhead-heads"
+
+
+def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
+    """A body that is one row to a query.
+
+    Raises:
+        RequestError: it does not fit the model's only input.
+    """
+    if request.content_type not in media_types(spec):
+        raise UnsupportedMediaType(
+            f"media type {request.content_type} does not fit model {spec.name}, whose inputs are "
+            f"{', '.join(f'{n} ({s.kind})' for n, s in spec.inputs.items())}: "
+            f"send {' or '.join((*media_types(spec), 'application/json'))}"
+        )
+    name, only = next(iter(spec.inputs.items()))
+    wanted = request.headers.get(HEADS_HEADER)
+    heads = choose_heads(spec, None if wanted is None else [part.strip() for part in wanted.split(",")])
+    return Query(1, {name: _row(name, only, request, settings)}, heads, single=True)
+
+
+def media_types(spec: ModelSpec) -> tuple[str, ...]:
+    """The media types whose whole body is one row of this model."""
+    if len(spec.inputs) != 1:
+        return ()
+    match next(iter(spec.inputs.values())):
+        case ImageInput():
+            return IMAGES
+        case TensorInput():
+            return (TENSOR,)
+        case _:
+            return ()
+
+
+def _row(name: str, spec: InputSpec, request: HttpRequest, settings: Settings) -> rows.Array | list[rows.Array]:
+    if isinstance(spec, ImageInput):
+        return images.decode(request.body, spec, settings.max_image_pixels, ())[None]
+    assert isinstance(spec, TensorInput)
+    array = rows.from_bytes(name, spec, request.body, ())
+    return [array[0]] if spec.free else array

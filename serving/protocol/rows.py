@@ -1,0 +1,147 @@
+"""Values of one input, from JSON or raw bytes, to arrays of the spec's dtype and shape."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from polyhead.models.spec import ImageInput, InputSpec, TensorInput
+from polyhead.serving.errors import InputNotFinite, InvalidInstance, MalformedBody, Place
+from polyhead.serving.golden import Array
+from polyhead.serving.protocol import images
+
+__all__ = ["from_bytes", "from_json", "parse"]
+
+
+def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) -> Array | list[Array]:
+    """One input's values of every instance, to one array `[rows, …]`, or a list of arrays where shapes are free.
+
+    Numbers are converted all at once; only where that fails are they looked at row by row, to name the culprit.
+    """
+    if isinstance(spec, TensorInput) and not spec.free:
+        try:
+            return from_json(name, spec, values, (len(values), *_fixed(spec)), ("instances",))
+        except InvalidInstance:
+            pass  # the loop below raises with the row's place
+    rows = []
+    for index, value in enumerate(values):
+        loc: Place = ("instances", index, name)
+        if isinstance(spec, ImageInput):
+            rows.append(_image(spec, value, max_pixels, loc))
+        elif isinstance(spec, TensorInput):
+            rows.append(from_json(name, spec, value, spec.shape, loc))
+        else:
+            raise InvalidInstance(f"input {name!r} is of kind {spec.kind}, which this version does not serve", loc)
+    return rows if isinstance(spec, TensorInput) and spec.free else np.stack(rows)
+
+
+def from_json(name: str, spec: TensorInput, value: Any, shape: Sequence[int | str], loc: Place) -> Array:
+    """Nested lists of numbers to an array of the spec's dtype.
+
+    Raises:
+        InvalidInstance: no numbers, ragged, out of the dtype's range, or of another shape.
+        InputNotFinite: NaN or infinity, also by overflow of the dtype.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, OverflowError, RecursionError):
+        raise InvalidInstance(f"input {name!r}: lists of different lengths, wanted shape {_text(shape)}", loc) from None
+    wanted = np.dtype(spec.dtype)
+    kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[wanted.kind]
+    if array.size == 0:
+        array = array.astype(wanted)
+    if array.dtype.kind not in kinds:
+        raise InvalidInstance(f"input {name!r}: wanted {spec.dtype} numbers, got {_sample(value)}", loc)
+    _require_shape(name, array, shape, loc)
+    if wanted.kind in "iu" and array.size:
+        limits = np.iinfo(wanted)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InvalidInstance(f"input {name!r}: values outside {limits.min} to {limits.max} of {spec.dtype}", loc)
+    with np.errstate(over="ignore"):
+        array = np.ascontiguousarray(array, dtype=wanted)
+    require_finite(name, array, loc)
+    return array
+
+
+def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray, loc: Place) -> Array:
+    """Little-endian numbers, without a copy where the bytes allow, to one row `[1, …]`; one free dimension is inferred.
+
+    Raises:
+        InvalidInstance: the number of bytes does not make the shape.
+        InputNotFinite: NaN or infinity.
+    """
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    known = int(np.prod([d for d in spec.shape if isinstance(d, int)], dtype=np.int64))
+    unit = known * dtype.itemsize
+    if len(spec.free) > 1 or (len(data) % unit if spec.free else len(data) != unit) or not data:
+        raise InvalidInstance(
+            f"input {name!r}: {len(data)} bytes, wanted {spec.dtype} little-endian of shape {_text(spec.shape)} "
+            f"({'a multiple of ' if spec.free else ''}{unit} bytes)",
+            loc,
+        )
+    array = np.frombuffer(data, dtype=dtype).reshape(1, *(-1 if isinstance(d, str) else d for d in spec.shape))
+    array = array.astype(spec.dtype, copy=False)
+    require_finite(name, array, loc)
+    return array
+
+
+def require_finite(name: str, array: Array, loc: Place) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        InputNotFinite: there is one.
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise InputNotFinite(f"input {name!r}: {count} of {array.size} values are NaN or infinite", loc)
+
+
+def _image(spec: ImageInput, value: Any, max_pixels: int, loc: Place) -> Array:
+    if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
+        try:
+            data = base64.b64decode(value["b64"], validate=True)
+        except (binascii.Error, ValueError):
+            raise MalformedBody("b64 is not valid base64", (*loc, "b64")) from None
+        return images.decode(data, spec, max_pixels, (*loc, "b64"))
+    if not isinstance(value, list):
+        raise InvalidInstance(
+            'an image is {"b64": "<PNG or JPEG in base64>"} or nested lists of pixels, '
+            f"[height][width][channels] from 0 to 255; got {_sample(value)}",
+            loc,
+        )
+    pixels = TensorInput(kind="tensor", dtype="uint8", shape=(*spec.size, spec.depth))
+    depth_left_out = spec.depth == 1 and _depth(value) == 2
+    shape = spec.size if depth_left_out else pixels.shape
+    return from_json(loc[-1] if isinstance(loc[-1], str) else "image", pixels, value, shape, loc).reshape(*spec.size, spec.depth)
+
+
+def _depth(value: Any) -> int:
+    return 1 + _depth(value[0]) if isinstance(value, list) and value else int(isinstance(value, list))
+
+
+def _fixed(spec: TensorInput) -> tuple[int, ...]:
+    return tuple(d for d in spec.shape if isinstance(d, int))
+
+
+def _require_shape(name: str, array: Array, shape: Sequence[int | str], loc: Place) -> None:
+    same = array.ndim == len(shape) and all(isinstance(w, str) or g == w for g, w in zip(array.shape, shape, strict=True))
+    if not same or 0 in array.shape:
+        raise InvalidInstance(f"input {name!r}: shape {_text(array.shape)}, wanted {_text(shape)}", loc)
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return "[" + ", ".join(str(d) for d in shape) + "]"
+
+
+def _sample(value: Any) -> str:
+    """What was got, in a few words."""
+    while isinstance(value, list) and value:
+        odd = next((v for v in value if isinstance(v, str) or v is None or isinstance(v, dict | bool)), value[0])
+        value = odd
+    return {type(None): "null", bool: "true or false", str: "a string", dict: "an object", list: "an empty list"}.get(
+        type(value), f"{value!r:.40}"
+    )

@@ -1,0 +1,100 @@
+"""One request and one answer, whatever carried them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from polyhead.models.spec import ModelSpec
+from polyhead.serving.errors import InvalidInstance, UnknownHead, UnknownOption
+from polyhead.serving.golden import Array
+
+__all__ = ["HttpRequest", "HttpResponse", "Options", "Query", "choose_heads", "parse_options"]
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """What came over the wire. Header names are lower case."""
+
+    body: bytes | bytearray
+    content_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """What goes back over the wire."""
+
+    status: int
+    phrase: str
+    body: bytes
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a request wants to see besides each head's plain answer."""
+
+    top_k: int = 0  # this many labels of a classification, best first
+    scores: bool = False  # every label's score
+    raw: bool = False  # the graph's own numbers: logits, values, vectors
+
+
+@dataclass(frozen=True)
+class Query:
+    """A decoded request.
+
+    Attributes:
+        rows: how many.
+        inputs: every input by name: one array `[rows, …]`, or a list of one array per row where shapes may differ.
+        heads: the heads wanted, in the order wanted.
+        single: the body was one row; its answer stands alone, outside of any list.
+    """
+
+    rows: int
+    inputs: Mapping[str, Array | Sequence[Array]]
+    heads: tuple[str, ...]
+    options: Options = Options()
+    single: bool = False
+
+
+def choose_heads(spec: ModelSpec, wanted: object) -> tuple[str, ...]:
+    """The heads a request names, or all of them.
+
+    Raises:
+        UnknownHead: one is not the model's; the message lists those that are.
+        InvalidInstance: it is no list of names, or empty.
+    """
+    if wanted is None:
+        return tuple(spec.heads)
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(name, str) for name in wanted):
+        raise InvalidInstance(f'"heads" must be a list of head names (heads: {", ".join(spec.heads)})', ("heads",))
+    for index, name in enumerate(wanted):
+        if name not in spec.heads:
+            raise UnknownHead(
+                f"head {name!r} is not in model {spec.name} {spec.version} "
+                f'(heads: {", ".join(spec.heads)}): check "heads"',
+                ("heads", index),
+            )
+    return tuple(dict.fromkeys(wanted))
+
+
+def parse_options(values: object) -> Options:
+    """The `options` of a request.
+
+    Raises:
+        UnknownOption: a key is not known.
+        InvalidInstance: a value is of the wrong type.
+    """
+    if values is None:
+        return Options()
+    if not isinstance(values, dict):
+        raise InvalidInstance('"options" must be an object with top_k, scores, raw', ("options",))
+    for key, value in values.items():
+        if key not in ("top_k", "scores", "raw"):
+            raise UnknownOption(f"option {key!r} is not known (options: top_k, scores, raw)", ("options", key))
+        if key == "top_k" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise InvalidInstance(f"top_k must be a whole number of 1 or more, got {value!r:.40}", ("options", key))
+        if key != "top_k" and not isinstance(value, bool):
+            raise InvalidInstance(f"{key} must be true or false, got {value!r:.40}", ("options", key))
+    return Options(**values)

@@ -1,0 +1,138 @@
+"""One batch of requests to one batch of responses.
+
+decode each request on its own -> collate the good rows -> one forward pass, one copy off the device -> answers over the
+whole batch -> bytes. A request that fails, at any stage, fails alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from polyhead.serving.answers import HeadAnswers
+from polyhead.serving.collate import collate
+from polyhead.serving.engine import Engine
+from polyhead.serving.errors import AnswerNotFinite, InternalError, RequestError, UnsupportedMediaType
+from polyhead.serving.golden import Array
+from polyhead.serving.protocol import json, media
+from polyhead.serving.request import HttpRequest, HttpResponse, Query
+from polyhead.serving.settings import Settings
+
+__all__ = ["Responder"]
+
+logger = logging.getLogger(__name__)
+
+Decoder = Callable[[HttpRequest, object, Settings], Query]
+
+
+class Responder:
+    """Answers batches of requests with one engine.
+
+    Attributes:
+        batches: batches answered.
+        requests: requests answered, the failed ones counted.
+        failures: requests answered with an error.
+    """
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.spec = engine.bundle.spec
+        self.batches = self.requests = self.failures = 0
+        self._decoders = dict.fromkeys(json.MEDIA_TYPES, json.decode) | dict.fromkeys(media.MEDIA_TYPES, media.decode)
+
+    def respond(self, requests: Sequence[HttpRequest]) -> list[HttpResponse]:
+        """One response per request, in their order."""
+        outcomes: list[Query | RequestError] = [self._decode(request) for request in requests]
+        good = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Query)]
+        responses: dict[int, HttpResponse] = {}
+        if good:
+            queries = [query for query in outcomes if isinstance(query, Query)]
+            responses = dict(zip(good, self._answer(queries), strict=True))
+        self.batches += 1
+        self.requests += len(requests)
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, RequestError):
+                responses[index] = self._failure(outcome)
+        return [responses[index] for index in range(len(requests))]
+
+    def _decode(self, request: HttpRequest) -> Query | RequestError:
+        try:
+            decoder = self._decoders.get(request.content_type)
+            if decoder is None:
+                known = ", ".join((*json.MEDIA_TYPES, *media.media_types(self.spec)))
+                raise UnsupportedMediaType(
+                    f"media type {request.content_type or 'none'!r:.80} is not read here: set Content-Type to one of {known}"
+                )
+            return decoder(request, self.spec, self.settings)
+        except RequestError as error:
+            return error
+        except Exception:  # a fault of ours must not reach the neighbours in this batch
+            logger.exception("decoding a request failed")
+            return InternalError("the request could not be read: a fault of the server, which has logged it")
+
+    def _answer(self, queries: Sequence[Query]) -> list[HttpResponse]:
+        try:
+            return self._answer_together(queries)
+        except Exception:  # the runtime raised: find out for whom
+            logger.exception("a forward pass of %d requests failed", len(queries))
+            if len(queries) == 1:
+                return [self._failure(InternalError("the model failed on this request: the server has logged it"))]
+            return [response for query in queries for response in self._answer([query])]
+
+    def _answer_together(self, queries: Sequence[Query]) -> list[HttpResponse]:
+        outputs = self._forward(queries)
+        finite = {head: _finite_rows(output) for head, output in outputs.items()}
+        wanted = dict.fromkeys(head for query in queries for head in query.heads)
+        with np.errstate(all="ignore"):  # rows that are not finite are refused below; their neighbours are exact
+            answers = {head: HeadAnswers(self.spec.heads[head], outputs[head]) for head in wanted}
+        ends = list(accumulate(query.rows for query in queries))
+        return [
+            self._response(query, slice(end - query.rows, end), answers, finite)
+            for query, end in zip(queries, ends, strict=True)
+        ]
+
+    def _forward(self, queries: Sequence[Query]) -> Mapping[str, Array]:
+        """Every head's raw output for every row, in the order of the queries."""
+        batches = collate(self.spec, queries, self.settings.max_rows_per_forward)
+        if len(batches) == 1:  # positions are in order already
+            return self.engine.run(batches[0].inputs)
+        total = sum(query.rows for query in queries)
+        outputs: dict[str, Array] = {}
+        for batch in batches:
+            for head, part in self.engine.run(batch.inputs).items():
+                whole = outputs.setdefault(head, np.empty((total, *part.shape[1:]), dtype=part.dtype))
+                whole[batch.positions] = part
+        return outputs
+
+    def _response(
+        self, query: Query, part: slice, answers: Mapping[str, HeadAnswers], finite: Mapping[str, Array | None]
+    ) -> HttpResponse:
+        for head in query.heads:
+            rows = finite[head]
+            if rows is not None and not rows[part].all():
+                row = int(np.argmin(rows[part]))
+                return self._failure(
+                    AnswerNotFinite(
+                        f"head {head!r} answered NaN or infinity for this row: its values are beyond what the model can take",
+                        () if query.single else ("instances", row),
+                    )
+                )
+        columns = [answers[head].rows(part, query.options) for head in query.heads]
+        rows_by_head = [dict(zip(query.heads, row, strict=True)) for row in zip(*columns, strict=True)]
+        return HttpResponse(200, "OK", json.encode(rows_by_head, query.single))
+
+    def _failure(self, error: RequestError) -> HttpResponse:
+        self.failures += 1
+        return HttpResponse(error.status, error.phrase, json.encode_error(error))
+
+
+def _finite_rows(output: Array) -> Array | None:
+    """Which rows are finite; None where all are, which one sum can tell."""
+    if np.isfinite(output.sum(dtype=np.float64)):
+        return None
+    rows: Array = np.isfinite(output).reshape(len(output), -1).all(axis=1)
+    return rows

@@ -1,0 +1,1 @@
+"""Load a graph; arrays in, arrays out. One runtime a module."""

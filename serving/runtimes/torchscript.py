@@ -1,0 +1,56 @@
+"""TorchScript graphs. PyTorch deprecates the format; all that serving knows of it stands here."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from polyhead.serving.bundle import Graph
+from polyhead.serving.errors import RuntimeUnavailable
+from polyhead.serving.golden import Array
+
+__all__ = ["TorchScriptRuntime", "load"]
+
+
+class TorchScriptRuntime:
+    """A frozen TorchScript module."""
+
+    name = "torchscript"
+
+    def __init__(self, module: Any, graph: Graph, device: str) -> None:
+        self._module = module
+        self._positions = {name: index for index, name in enumerate(graph.outputs)}
+        self._device = torch.device(device)
+        self.device = device
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
+        """One forward pass; see `Runtime.run`."""
+        with torch.inference_mode():
+            tensors = [_tensor(array) for array in inputs]
+            if self._device.type != "cpu":
+                tensors = [tensor.to(self._device) for tensor in tensors]
+            results = self._module(*tensors)
+            return [results[self._positions[name]].cpu().numpy() for name in outputs]
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    """A tensor over the array's memory; only a read-only array (a request's own bytes) is copied."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def load(graph: Graph, data: bytes, device: str, threads: int) -> TorchScriptRuntime:
+    """Load a module from a graph's bytes; see `base.load`."""
+    torch.set_num_threads(threads)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit.*")
+        # Shapes are dynamic: specialise once, then keep one general kernel.
+        torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
+        try:
+            module = torch.jit.load(io.BytesIO(data), map_location=device)
+        except RuntimeError as error:
+            raise RuntimeUnavailable(f"TorchScript refuses {graph.file}: {str(error).splitlines()[0]}") from None
+        return TorchScriptRuntime(torch.jit.optimize_for_inference(module.eval()), graph, device)

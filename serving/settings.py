@@ -1,0 +1,64 @@
+"""How a model is served: one frozen, typed object; unknown keys are refused."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from polyhead.models.spec import first_fault
+from polyhead.serving.errors import LaunchError
+
+__all__ = ["Device", "RuntimeChoice", "Settings", "available_cores"]
+
+RuntimeChoice = Literal["auto", "onnxruntime", "torchscript"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Settings of one served model, as `polyhead_<name>` in config.properties or `--<name>` on the command line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    runtime: RuntimeChoice = "auto"
+    device: Device = "auto"
+    workers: Count = 1  # processes per model; each holds the whole model
+    threads: Annotated[int, Field(ge=0)] = 0  # of one forward pass; 0: cores / workers
+    max_batch_size: Count = 64  # requests that one forward pass may answer
+    # Milliseconds that a batch waits for more requests; TorchServe knows whole ones, and takes 0 for 100.
+    max_batch_delay: Count = 1
+    job_queue_size: Count = 1000  # requests that wait before new ones are refused with 503
+    response_timeout: Count = 60  # seconds until a batch in flight counts as hung
+    startup_timeout: Count = 300  # seconds that a worker may take to load its model
+    max_rows: Count = 10_000  # rows in one request
+    max_rows_per_forward: Count = 1024  # more rows than this are run in several passes, to bound memory
+    max_image_pixels: Count = 50_000_000  # of one image before resizing
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str) -> Self:
+        """Read settings from plain data.
+
+        Raises:
+            LaunchError: a key is unknown or a value impossible.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise LaunchError(f"{source}: {first_fault(error)}") from None
+
+    def threads_per_worker(self) -> int:
+        """Threads of one forward pass."""
+        return self.threads or max(1, available_cores() // self.workers)
+
+
+def available_cores() -> int:
+    """The cores this process may really use: its affinity, and the quota of its control group."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123 - a kernel interface
+            quota, period = file.read().split()
+    except (OSError, ValueError):  # no control groups of version 2: nothing limits us there
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

@@ -1,0 +1,1 @@
+"""Polyhead inside TorchServe 0.12: handler, configuration, launcher."""

@@ -1,0 +1,158 @@
+"""The TorchServe handler: a thin adapter between TorchServe's context and the responder.
+
+TorchServe looks in an archive's handler file for the only class that is defined there, and hides an ImportError in that
+file behind its own default handler. So an archive holds a file that derives from `PolyheadHandler`, and nothing else.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from polyhead.serving.bundle import Bundle
+from polyhead.serving.engine import Engine
+from polyhead.serving.errors import InternalError, PolyheadError
+from polyhead.serving.protocol.json import encode_error
+from polyhead.serving.request import HttpRequest, HttpResponse
+from polyhead.serving.responder import Responder
+from polyhead.serving.settings import Settings
+
+__all__ = ["HANDLER_FILE", "HANDLER_SOURCE", "PolyheadHandler"]
+
+# The file in an archive. It holds no code of ours: an archive must not carry a copy that grows old.
+HANDLER_FILE = "polyhead_handler.py"
+HANDLER_SOURCE = '''"""Polyhead's handler, from the installed package."""
+from polyhead.serving.torchserve.handler import PolyheadHandler
+class Handler(PolyheadHandler): """The one class that TorchServe looks for: it must be defined in this file."""
+'''
+
+# TorchServe passes what it cannot name, such as a form, under the client's own keys; a whole body is one of these.
+BODY_KEYS = ("body", "data")
+
+logger = logging.getLogger(__name__)
+
+
+class PolyheadHandler:
+    """One model in one worker process."""
+
+    def __init__(self) -> None:
+        self.responder: Responder | None = None
+        self._headers: tuple[tuple[str, str], ...] = ()
+
+    def initialize(self, context: Any) -> None:
+        """Open and verify the bundle, load its graph, replay the golden samples, warm up.
+
+        The model's configuration (`model-config.yaml`) names the bundle, the settings, and the file to report to. A failure
+        is reported there in one line, then raised: TorchServe ends this worker.
+        """
+        config = (context.model_yaml_config or {}).get("polyhead", {})
+        report = config.get("report")
+        try:
+            self.responder = self._load(context, config)
+        except Exception as error:
+            message = str(error) if isinstance(error, PolyheadError) else f"{type(error).__name__}: {error}"
+            _report(report, {"ok": False, "error": message})
+            raise RuntimeError(message) from error
+        engine = self.responder.engine
+        bundle = engine.bundle
+        self._headers = (("X-Polyhead-Model", bundle.title), ("X-Polyhead-Bundle", bundle.digest[:12]))
+        # Every request would log two lines through a pipe to Java.
+        logging.getLogger().setLevel(logging.WARNING)
+        gc.collect()
+        gc.freeze()
+        _report(report, {"ok": True, "runtime": engine.runtime.name, "device": engine.runtime.device})
+
+    def _load(self, context: Any, config: Mapping[str, Any]) -> Responder:
+        properties = context.system_properties
+        settings = Settings.parse(dict(config.get("settings", {})), "model-config.yaml: polyhead.settings")
+        bundle = Bundle.open(Path(properties["model_dir"], config.get("bundle", "bundle")).resolve())
+        device = settings.device
+        if device in ("auto", "cuda") and properties.get("gpu_id") is not None:
+            device = f"cuda:{properties['gpu_id']}"
+        engine = Engine.load(bundle, settings.runtime, device, settings.threads_per_worker())
+        engine.replay_golden()
+        engine.warm_up([settings.max_batch_size, 1])
+        engine.forwards = engine.rows = 0
+        return Responder(engine, settings)
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer one batch of TorchServe's.
+
+        Args:
+            data: per request, the body by name.
+            context: TorchServe's, with the request headers; statuses and response headers are set on it.
+
+        Returns:
+            One body per request.
+        """
+        assert self.responder is not None
+        headers = [context.get_all_request_header(index) for index in range(len(data))]
+        # The management API's `describe?customized=true` comes as a request with this header and without any body.
+        asked = [not entry and names.get("describe") == "True" for entry, names in zip(data, headers, strict=True)]
+        requests = [_request(e, names) for e, names, describe in zip(data, headers, asked, strict=True) if not describe]
+        try:
+            answers = iter(self.responder.respond(requests) if requests else ())
+            responses = [self._describe() if describe else next(answers) for describe in asked]
+        except Exception:  # TorchServe would answer 503 to the whole batch, without a body of ours
+            logger.exception("a batch of %d requests failed", len(data))
+            error = InternalError("the server failed on this batch and has logged it: send the request again")
+            responses = [HttpResponse(error.status, error.phrase, encode_error(error))] * len(data)
+        for index, response in enumerate(responses):
+            context.set_response_status(response.status, response.phrase, index)
+            context.set_response_content_type(index, response.content_type)
+            for name, value in self._headers:
+                context.set_response_header(index, name, value)
+        return [response.body for response in responses]
+
+    def _describe(self) -> HttpResponse:
+        """The model and its counts."""
+        assert self.responder is not None
+        engine, bundle = self.responder.engine, self.responder.engine.bundle
+        content = {
+            "model": bundle.title,
+            "bundle": bundle.digest[:12],
+            "runtime": engine.runtime.name,
+            "device": engine.runtime.device,
+            "pid": os.getpid(),
+            "spec": bundle.spec.model_dump(mode="json"),
+            "counts": {
+                "batches": self.responder.batches,
+                "requests": self.responder.requests,
+                "failures": self.responder.failures,
+                "forwards": engine.forwards,
+                "rows": engine.rows,
+            },
+        }
+        return HttpResponse(200, "OK", orjson.dumps(content))
+
+
+def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpRequest:
+    """One request as TorchServe hands it over. Header names keep the client's casing there, so they are folded here."""
+    folded = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    content_type = folded.get("content-type", "").partition(";")[0].strip().lower()
+    body = next((entry[key] for key in BODY_KEYS if key in entry), None)
+    if isinstance(body, str):
+        body = body.encode()
+    if not isinstance(body, bytes | bytearray):
+        body = b""
+    return HttpRequest(body, content_type, folded)
+
+
+def _report(path: str | None, content: Mapping[str, Any]) -> None:
+    """Tell the launcher how loading went; without one, the log is the place."""
+    if path is None:
+        if not content["ok"]:
+            sys.stderr.write(f"polyhead: {content['error']}\n")
+        return
+    target = Path(path).with_suffix(f".{os.getpid()}.json")
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.replace(target)

@@ -1,0 +1,261 @@
+"""Start TorchServe with bundles, know when it is ready, stop it without leaving a process behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import httpx
+import psutil
+
+from polyhead.serving.bundle import Bundle
+from polyhead.serving.errors import LaunchError
+from polyhead.serving.settings import Settings
+from polyhead.serving.torchserve import ports, readiness
+from polyhead.serving.torchserve.configuration import Addresses, Configuration
+from polyhead.serving.torchserve.java import Java, find_java, torchserve_home
+from polyhead.serving.torchserve.layout import model_files
+
+__all__ = ["Served", "Server"]
+
+LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+STOP_SECONDS = 15.0  # for TorchServe to stop by itself, before it is killed
+POLL_SECONDS = 0.05
+SETTLE_SECONDS = 0.5  # for the last lines of a worker that died to arrive
+PR_SET_PDEATHSIG = 1
+# What TorchServe 0.12.0's worker prints when it ends by an exception; it would be restarted for minutes.
+WORKER_DIED = "Backend worker process died."
+
+
+@dataclass(frozen=True)
+class Served:
+    """One model that is ready."""
+
+    bundle: Bundle
+    runtime: str
+    device: str
+    workers: int
+    threads: int
+
+
+class Server:
+    """One TorchServe process and its workers.
+
+    Args:
+        bundles: opened bundles, each of another name or version.
+        configuration: a parsed config.properties.
+        settings: of every model.
+        host, port: where inference listens; see `ports.addresses`.
+        log: told every line that TorchServe and the workers print once the server is ready; before, lines are kept for the
+            error message of a start that fails.
+
+    Raises:
+        LaunchError: two bundles are one model, a port is taken, Java or TorchServe is missing.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        configuration: Configuration,
+        settings: Settings,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        log: Callable[[str], None] = lambda _: None,
+        verbose: bool = False,
+    ) -> None:
+        titles = [bundle.title for bundle in bundles]
+        twice = {title for title in titles if titles.count(title) > 1}
+        if twice:
+            raise LaunchError(f"model {min(twice)} was given twice: a name and version can be served once")
+        self.bundles, self.configuration, self.settings = list(bundles), configuration, settings
+        self.addresses: Addresses = ports.addresses(host, port)
+        self.java: Java = find_java()
+        self.home = torchserve_home()
+        self._log, self._verbose = log, verbose
+        self._tail: deque[str] = deque(maxlen=60)
+        self._process: subprocess.Popen[str] | None = None
+        self._ready = False
+        self._worker_died = False
+        # Short: the workers' unix sockets lie in it, and a socket's path has room for 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="polyhead-"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self, cancelled: Callable[[], bool] = lambda: False) -> list[Served]:
+        """Start, and wait until every model has answered its golden samples through HTTP.
+
+        Args:
+            cancelled: asked while waiting; where it says yes, the start is given up.
+
+        Raises:
+            LaunchError: the server ended, a worker could not load, or time ran out; nothing is left running.
+        """
+        try:
+            self._write_files()
+            self._spawn()
+            served = [self._wait_for(bundle, cancelled) for bundle in self.bundles]
+        except BaseException:
+            self.stop()
+            raise
+        self._ready = True
+        return served
+
+    def _write_files(self) -> None:
+        for name in ("tmp", "logs", "store"):
+            (self.folder / name).mkdir()
+        for bundle in self.bundles:
+            model = self.folder / "store" / _store_name(bundle)
+            reports = self._reports(bundle)
+            reports.mkdir(parents=True)
+            files = model_files(
+                bundle.spec, self.settings, str(bundle.folder.resolve()), self.settings.device, str(reports / "worker")
+            )
+            for name, content in files.items():
+                path = model / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        models = [_store_name(bundle) for bundle in self.bundles]
+        effective = self.configuration.render(self.addresses, self.folder / "store", models)
+        (self.folder / "config.properties").write_text(effective, encoding="utf-8")
+
+    def _reports(self, bundle: Bundle) -> Path:
+        return self.folder / "reports" / _store_name(bundle)
+
+    def _command(self) -> list[str]:
+        return [
+            str(self.java.executable),
+            *self.java.flags(),
+            *self.configuration.java_arguments(),
+            f"-Dmodel_server_home={self.home}",
+            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            f"-Dlog4j.configurationFile=file://{LOG_CONFIG}",
+            f"-DLOG_LOCATION={self.folder / 'logs'}",
+            f"-DMETRICS_LOCATION={self.folder / 'logs'}",
+            *("-cp", str(self.home / "ts" / "frontend" / "*")),
+            "org.pytorch.serve.ModelServer",
+            *("--python", sys.executable),
+            *("-f", str(self.folder / "config.properties")),
+            *("-s", str(self.folder / "store")),
+            "-ncs",
+            "--disable-token-auth",
+        ]
+
+    def _spawn(self) -> None:
+        environment = {k: v for k, v in os.environ.items() if k not in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")}
+        self._process = subprocess.Popen(
+            self._command(),
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # Ctrl-C reaches us alone, and one signal to the group reaches every worker
+            preexec_fn=_die_with_parent,
+        )
+        assert self._process.stdout is not None
+        threading.Thread(target=self._pump, args=(self._process.stdout,), daemon=True).start()
+
+    def _pump(self, lines: IO[str]) -> None:
+        for line in lines:
+            self._tail.append(line.rstrip("\n"))
+            self._worker_died |= WORKER_DIED in line
+            if self._ready or self._verbose:
+                self._log(line.rstrip("\n"))
+
+    def _wait_for(self, bundle: Bundle, cancelled: Callable[[], bool]) -> Served:
+        deadline = time.monotonic() + self.settings.startup_timeout
+        with httpx.Client(timeout=self.settings.response_timeout, trust_env=False) as client:
+            while True:
+                reports = readiness.load_reports(self._reports(bundle))
+                if readiness.workers_ready(client, self.addresses.management_url, bundle, self.settings.workers) and reports:
+                    break
+                if self._worker_died:
+                    time.sleep(SETTLE_SECONDS)
+                    readiness.load_reports(self._reports(bundle))  # a worker's own words are better than its traceback
+                    raise LaunchError(f"a worker of {bundle.title} died while it was starting:\n{self.tail()}")
+                if cancelled():
+                    raise LaunchError("stopped before the server was ready")
+                if self.exit_code() is not None:
+                    raise LaunchError(f"TorchServe ended with status {self.exit_code()} before it was ready:\n{self.tail()}")
+                if time.monotonic() > deadline:
+                    raise LaunchError(
+                        f"model {bundle.title} was not ready after {self.settings.startup_timeout} s "
+                        f"(polyhead_startup_timeout):\n{self.tail()}"
+                    )
+                time.sleep(POLL_SECONDS)
+            report: Mapping[str, Any] = reports[0]
+            readiness.replay_golden(client, self.addresses.url, bundle, report["device"])
+        threads = self.settings.threads_per_worker()
+        return Served(bundle, report["runtime"], report["device"], self.settings.workers, threads)
+
+    def exit_code(self) -> int | None:
+        """TorchServe's exit status, None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def tail(self) -> str:
+        """The last lines that TorchServe and the workers printed."""
+        return "\n".join(self._tail)
+
+    def stop(self) -> None:
+        """Stop TorchServe and its workers, and remove what was written for them. Safe to call again."""
+        process, self._process = self._process, None
+        if process is not None:
+            family = _family(process.pid)
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            _kill_all(process.pid, family)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _store_name(bundle: Bundle) -> str:
+    return f"{bundle.spec.name}-{bundle.spec.version}"
+
+
+def _die_with_parent() -> None:
+    """In the child: be told to stop when the launcher is killed, however it dies (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process's descendants."""
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill_all(group: int, family: Sequence[psutil.Process]) -> None:
+    """Kill what is left of a process group and of a family, and wait until it is gone."""
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(family, timeout=STOP_SECONDS)
