@@ -13,6 +13,8 @@ from rich.table import Table
 
 __all__ = ["error_line", "metrics_text", "note", "print_json", "print_table", "working"]
 
+PIPE_WIDTH = 200
+
 
 def print_json(content: Any) -> None:
     """One JSON document on one line."""
@@ -27,9 +29,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = Console()
     # A pipe has no width of its own: long values must not be folded there.
-    console.print(table, width=None if console.is_terminal else 200)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def note(text: str) -> None:

@@ -24,12 +24,14 @@ def command(
     run: Annotated[Path | None, typer.Argument(help="A training run's directory (or use --factory).")] = None,
     out: Annotated[Path, typer.Option(help="The bundle's directory.")] = ...,  # type: ignore[assignment]
     factory: Annotated[
-        str | None, typer.Option(help="package.module:function or path/to/file.py:function that returns your network.")
+        str | None,
+        typer.Option(help="package.module:function or path/to/file.py:function that returns your network."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="With --factory: the network's weights, as safetensors.")] = None,
     spec: Annotated[Path | None, typer.Option(help="With --factory: the model's spec, as YAML.")] = None,
     samples: Annotated[
-        Path | None, typer.Option(help="With --factory: real input rows, as safetensors; random ones where left out.")
+        Path | None,
+        typer.Option(help="With --factory: real input rows, as safetensors; random ones where left out."),
     ] = None,
     formats: Annotated[list[Format], typer.Option("--format", help="Graph format; may be given again.")] = list(Format),  # noqa: B006
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
@@ -42,7 +44,11 @@ def command(
     Example: polyhead export --factory net.py:build --weights net.safetensors --spec spec.yaml --out bundles/net
     """
     own = (factory, weights, spec)
-    if (run is None) == (factory is None) or (factory is not None and None in own) or (run is not None and any([*own, samples])):
+    if (
+        (run is None) == (factory is None)
+        or (factory is not None and None in own)
+        or (run is not None and any([*own, samples]))
+    ):
         raise typer.BadParameter("give either a run's directory, or --factory, --weights and --spec together")
     with working("loading PyTorch"):
         from polyhead.export import assemble, source
@@ -62,14 +68,20 @@ def command(
                 "bundle": str(out),
                 "model": bundle.title,
                 "digest": bundle.digest,
-                "parity": [{"graph": p.graph, "runtime": p.runtime, "device": p.device, "heads": p.heads} for p in proofs],
+                "parity": [
+                    {"graph": p.graph, "runtime": p.runtime, "device": p.device, "heads": p.heads} for p in proofs
+                ],
             }
         )
         return
     rows = [
-        (proof.graph, proof.runtime, proof.device, head, f"{value:.2e}") for proof in proofs for head, value in proof.heads.items()
+        (proof.graph, proof.runtime, proof.device, head, f"{value:.2e}")
+        for proof in proofs
+        for head, value in proof.heads.items()
     ]
     print_table(
-        f"{bundle.title}: equal to eager PyTorch", ("graph", "runtime", "device", "head", "largest difference"), rows
+        f"{bundle.title}: equal to eager PyTorch",
+        ("graph", "runtime", "device", "head", "largest difference"),
+        rows,
     )
     note(f"{out}: bundle {bundle.digest[:12]}; next: polyhead serve {out}")

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from polyhead.cli.console import metrics_text, note, print_json, print_table
-from polyhead.models.spec import EmbeddingHead, HeadSpec, ImageInput, InputSpec, Labelled, RegressionHead, TensorInput
+from polyhead.models.spec import (
+    EmbeddingHead,
+    HeadSpec,
+    ImageInput,
+    InputSpec,
+    Labelled,
+    RegressionHead,
+    TensorInput,
+)
 from polyhead.serving.bundle import Bundle
 
 __all__ = ["command"]
@@ -27,11 +35,21 @@ def command(
         print_json({"bundle": str(bundle), "digest": opened.digest, **opened.manifest.model_dump(mode="json")})
         return
     manifest, spec = opened.manifest, opened.spec
-    print_table(f"{opened.title} inputs", ("input", "kind", "takes"), [(n, s.kind, _takes(s)) for n, s in spec.inputs.items()])
+    print_table(
+        f"{opened.title} inputs",
+        ("input", "kind", "takes"),
+        [(n, s.kind, _takes(s)) for n, s in spec.inputs.items()],
+    )
     heads = [(n, h.kind, _gives(h), metrics_text(manifest.metrics.get(n, {}))) for n, h in spec.heads.items()]
     print_table("heads", ("head", "kind", "answers", "held-out metrics"), heads)
     graphs = [
-        (g.id, g.format, g.precision, f"{manifest.files[g.file].size / 1e6:.2f} MB", f"{manifest.parity[g.id]:.2e}")
+        (
+            g.id,
+            g.format,
+            g.precision,
+            f"{manifest.files[g.file].size / 1e6:.2f} MB",
+            f"{manifest.parity[g.id]:.2e}",
+        )
         for g in manifest.graphs
     ]
     print_table("graphs", ("graph", "format", "precision", "size", "largest difference to eager"), graphs)

@@ -13,14 +13,24 @@ from polyhead.serving.client import Client, ServerError
 
 __all__ = ["command"]
 
-MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".bin": "application/octet-stream"}
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".bin": "application/octet-stream",
+}
 
 
 def command(
     model: Annotated[str, typer.Argument(help="The model: name, or name/version.")],
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help=".png, .jpg, .bin, or .json with instances.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(exists=True, dir_okay=False, help=".png, .jpg, .bin, or .json with instances."),
+    ],
     url: Annotated[str, typer.Option(help="The server's inference address.")] = "http://127.0.0.1:8080",
-    heads: Annotated[str | None, typer.Option(help="The heads wanted, with commas between; all where left out.")] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="The heads wanted, with commas between; all where left out.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document per row.")] = False,
 ) -> None:
     """Send files to a running server and print every head's answer.
@@ -36,7 +46,11 @@ def command(
         if json:
             print_json({"file": name, **answers})
     if not json:
-        print_table(model, ("file", "head", "answer"), [(n, h, _text(a)) for n, answers in rows for h, a in answers.items()])
+        print_table(
+            model,
+            ("file", "head", "answer"),
+            [(n, h, _text(a)) for n, answers in rows for h, a in answers.items()],
+        )
 
 
 def _ask(client: Client, model: str, path: Path, heads: list[str] | None) -> list[tuple[str, dict[str, Any]]]:

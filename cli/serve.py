@@ -25,14 +25,20 @@ LONGEST_EXAMPLE = 4000  # characters of a row that are still worth printing
 def command(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles, or folders that hold bundles.")],
     config: Annotated[Path | None, typer.Option(help="A config.properties; Polyhead's own where left out.")] = None,
-    host: Annotated[str, typer.Option(help="Where inference listens; management and metrics stay on 127.0.0.1.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Of inference; the next two are management and metrics. 0: any free.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Where inference listens; management and metrics stay on 127.0.0.1.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Of inference; the next two are management and metrics. 0: any free.")
+    ] = 8080,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime or torchscript.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of one forward pass; 0: cores / workers.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Requests that one forward pass may answer.")] = None,
-    max_batch_delay: Annotated[int | None, typer.Option(help="Milliseconds that a batch waits for more requests.")] = None,
+    max_batch_delay: Annotated[
+        int | None, typer.Option(help="Milliseconds that a batch waits for more requests.")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what TorchServe prints while it starts.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
 ) -> None:

@@ -28,13 +28,18 @@ def command(
     chosen = reference.load(model)
     changes = {key: value for key, value in (("seed", seed), ("max_epochs", epochs)) if value is not None}
     recipe = chosen.recipe.model_copy(update=changes)
-    note(f"training {model}: at most {recipe.max_epochs} epochs, seed {recipe.seed}; look inside with: tensorboard --logdir {out}")
+    note(
+        f"training {model}: at most {recipe.max_epochs} epochs, seed {recipe.seed}; "
+        f"look inside with: tensorboard --logdir {out}"
+    )
     run = chosen.train(out, recipe)
     if json:
         print_json({"run": str(out), **run.record.model_dump(mode="json")})
         return
     rows = [(head, run.spec.heads[head].kind, metrics_text(values)) for head, values in run.record.metrics.items()]
     print_table(
-        f"{model}: {run.record.epochs} epochs in {run.record.seconds:.0f} s, on held-out rows", ("head", "kind", "metrics"), rows
+        f"{model}: {run.record.epochs} epochs in {run.record.seconds:.0f} s, on held-out rows",
+        ("head", "kind", "metrics"),
+        rows,
     )
     note(f"next: polyhead export {out} --out bundles/{model}")

@@ -21,8 +21,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest a zip knows: the same bundle makes t
 def package_mar(bundle: Bundle, out: Path, force: bool = False) -> Path:
     """Write `<name>-<version>.mar` into a folder.
 
-    The archive is stored, not deflated: weights do not shrink, and it opens faster. It needs the package `polyhead[serve]` in
-    the Python that runs TorchServe's workers.
+    The archive is stored, not deflated: weights do not shrink, and it opens faster. It needs the package
+    `polyhead[serve]` in the Python that runs TorchServe's workers.
 
     Args:
         bundle: an opened bundle.
@@ -43,7 +43,9 @@ def package_mar(bundle: Bundle, out: Path, force: bool = False) -> Path:
         with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(content):
                 archive.writestr(zipfile.ZipInfo(name, EPOCH), content[name])
-            archive.writestr(zipfile.ZipInfo(f"{BUNDLE_FOLDER}/{MANIFEST}", EPOCH), (bundle.folder / MANIFEST).read_bytes())
+            archive.writestr(
+                zipfile.ZipInfo(f"{BUNDLE_FOLDER}/{MANIFEST}", EPOCH), (bundle.folder / MANIFEST).read_bytes()
+            )
             for name in sorted(bundle.manifest.files):
                 archive.writestr(zipfile.ZipInfo(f"{BUNDLE_FOLDER}/{name}", EPOCH), bundle.read(name))
         Path(temporary).chmod(0o644)

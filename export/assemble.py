@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -80,7 +79,7 @@ def export(
             entry = Graph(
                 id=f"fused-{name}",
                 file=f"graphs/fused.{suffix}",
-                format=name,  # type: ignore[arg-type]
+                format=name,
                 inputs=graph.input_names,
                 outputs=graph.output_names,
                 packed=packed,
@@ -143,7 +142,7 @@ def _publish(folder: Path, out: Path) -> None:
     old = None
     if out.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-        os.rename(out, old / "bundle")
-    os.rename(folder, out)
+        out.rename(old / "bundle")
+    folder.rename(out)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)

@@ -70,7 +70,8 @@ class FusedGraph(nn.Module):
         values = self.preprocess(dict(zip(self.input_names, inputs, strict=True)))
         output = self.network(**values) if self.by_name else self.network(*values.values())
         heads = [
-            _canonical(self.spec.heads[name], leaf(output, name, self.spec.heads[name])) for name in self.spec.head_names
+            _canonical(self.spec.heads[name], leaf(output, name, self.spec.heads[name]))
+            for name in self.spec.head_names
         ]
         return (*heads, torch.cat([head.flatten(1) for head in heads], dim=1))
 
@@ -140,7 +141,9 @@ def _require_exportable(spec: ModelSpec) -> None:
             )
     for name, value in spec.inputs.items():
         if isinstance(value, TextInput):
-            raise ExportError(f"input {name!r} is of kind text, which this version cannot export (it can: image, tensor)")
+            raise ExportError(
+                f"input {name!r} is of kind text, which this version cannot export (it can: image, tensor)"
+            )
         if isinstance(value, TensorInput) and value.free:
             raise ExportError(
                 f"input {name!r} has free dimensions ({', '.join(value.free)}), which this version cannot export: "

@@ -26,7 +26,8 @@ def leaf(output: Any, head: str, spec: HeadSpec) -> Tensor:
         children = _children(node)
         if part not in children:
             raise ExportError(
-                f"head {head!r} is in the spec, but the network returns no {'.'.join(path)!r}; it returns {describe(output)}: "
+                f"head {head!r} is in the spec, but the network returns no {'.'.join(path)!r}; "
+                f"it returns {describe(output)}: "
                 f"rename the head, remove it, or name its place with output:"
             )
         node = children[part]

@@ -96,6 +96,7 @@ def _ensures(graph: FusedGraph, data: bytes) -> None:
             first = value.type.tensor_type.shape.dim[0]
             if not first.dim_param:
                 raise ExportError(
-                    f"the ONNX graph fixes the batch of {value.name!r} at {first.dim_value}: the network's forward depends "
+                    f"the ONNX graph fixes the batch of {value.name!r} at {first.dim_value}: "
+                    "the network's forward depends "
                     "on the number of rows (a Python int from .shape, a reshape with a fixed first dimension?)"
                 )

@@ -78,7 +78,8 @@ def check(entry: Graph, runtime: base.Runtime, graph: FusedGraph, inputs: Mappin
     together = {name: np.ascontiguousarray(array[:count]) for name, array in inputs.items()}
     batch = _run(entry, runtime, together, count)
     alone = [
-        _run(entry, runtime, {n: np.ascontiguousarray(a[i : i + 1]) for n, a in together.items()}, 1) for i in range(count)
+        _run(entry, runtime, {n: np.ascontiguousarray(a[i : i + 1]) for n, a in together.items()}, 1)
+        for i in range(count)
     ]
     stacked = {head: np.concatenate([row[head] for row in alone]) for head in specs}
     require(parity, "row alone against row in batch", entry, specs, stacked, batch, tolerance)
@@ -91,7 +92,9 @@ def _run(entry: Graph, runtime: base.Runtime, rows: Mapping[str, Array], size: i
     try:
         *heads, packed = runtime.run([rows[name] for name in entry.inputs], names)
     except Exception as error:
-        raise ParityError(f"graph {entry.file} ({runtime.name} on {runtime.device}) fails at batch {size}: {error}") from error
+        raise ParityError(
+            f"graph {entry.file} ({runtime.name} on {runtime.device}) fails at batch {size}: {error}"
+        ) from error
     outputs = dict(zip(names, heads, strict=False))
     for head, view in unpack(entry, packed).items():
         if not np.array_equal(view, outputs[head], equal_nan=True):
@@ -121,4 +124,3 @@ def require(
                 f"head {head!r} of graph {entry.file} ({parity.runtime} on {parity.device}) is not eager's: "
                 f"{case}, shape {list(expected[head].shape)}: {wrong}"
             )
-

@@ -53,7 +53,7 @@ def from_factory(factory: str, weights: Path, spec: Path, samples: Path | None =
     """A user's own network.
 
     Args:
-        factory: `package.module:function` or `path/to/file.py:function`; the function takes nothing and returns the module.
+        factory: `package.module:function` or `path/to/file.py:function`; it takes nothing and returns the module.
         weights: its state dict, as safetensors.
         spec: YAML.
         samples: raw inputs by name, as safetensors; random ones where None.
@@ -90,7 +90,9 @@ def _import(place: str) -> ModuleType:
         try:
             return importlib.import_module(place)
         except ImportError as error:
-            raise ExportError(f"factory module {place!r} cannot be imported ({error}): check the name, or give a file") from None
+            raise ExportError(
+                f"factory module {place!r} cannot be imported ({error}): check the name, or give a file"
+            ) from None
     path = Path(place).resolve()
     if not path.is_file():
         raise ExportError(f"factory file {place} is not there")
@@ -120,7 +122,8 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
         missing, unexpected = safetensors.torch.load_model(network, path, strict=False)
     except (safetensors.SafetensorError, OSError) as error:
         raise ExportError(
-            f"weights {path} are no safetensors file ({error}): write it with safetensors.torch.save_model(network, path)"
+            f"weights {path} are no safetensors file ({error}): "
+            "write it with safetensors.torch.save_model(network, path)"
         ) from None
     except RuntimeError as error:
         raise ExportError(f"weights {path} do not fit the network: {' '.join(str(error).split())}") from None

@@ -31,7 +31,7 @@ def write(graph: FusedGraph, example: Sequence[Tensor]) -> bytes:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # deprecation, and tracer warnings that the parity gate turns into errors
-            traced = torch.jit.trace(graph, tuple(example), strict=False, check_trace=False)
+            traced = torch.jit.trace(graph, tuple(example), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced.eval())
             buffer = io.BytesIO()
             torch.jit.save(frozen, buffer)

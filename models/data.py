@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 __all__ = ["Rows", "Split", "loader"]
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,5 +60,9 @@ def loader(rows: Rows, batch_size: int, seed: int | None = None) -> DataLoader[t
     tensors = [torch.from_numpy(array) for _, array in rows._columns()]
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     return DataLoader(
-        TensorDataset(*tensors), batch_size=batch_size, shuffle=seed is not None, generator=generator, num_workers=0
+        TensorDataset(*tensors),
+        batch_size=batch_size,
+        shuffle=seed is not None,
+        generator=generator,
+        num_workers=0,
     )

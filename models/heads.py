@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, RegressionHead, SpecError
+from polyhead.models.spec import (
+    ClassificationHead,
+    EmbeddingHead,
+    HeadSpec,
+    MultilabelHead,
+    RegressionHead,
+    SpecError,
+)
 
 __all__ = ["Embedding", "Logits", "Regression", "build_head"]
 
@@ -35,9 +42,7 @@ class Regression(nn.Module):
     location: Tensor
     scale: Tensor
 
-    def __init__(
-        self, features: int, dim: int = 1, location: float = 0.0, scale: float = 1.0, hidden: int = 0
-    ) -> None:
+    def __init__(self, features: int, dim: int = 1, location: float = 0.0, scale: float = 1.0, hidden: int = 0) -> None:
         super().__init__()
         if not scale > 0:
             raise ValueError(f"scale must be above 0, got {scale}: give the standard deviation of the targets")

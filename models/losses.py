@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from polyhead.models.heads import Regression
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, RegressionHead, SpecError
+from polyhead.models.spec import (
+    ClassificationHead,
+    EmbeddingHead,
+    HeadSpec,
+    MultilabelHead,
+    RegressionHead,
+    SpecError,
+)
 
 __all__ = [
     "MISSING_CLASS",

@@ -8,7 +8,14 @@ from torchmetrics import MeanAbsoluteError, Metric, MetricCollection, R2Score
 from torchmetrics.classification import MulticlassAccuracy, MultilabelF1Score
 
 from polyhead.models.losses import MISSING_CLASS
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, RegressionHead, SpecError
+from polyhead.models.spec import (
+    ClassificationHead,
+    EmbeddingHead,
+    HeadSpec,
+    MultilabelHead,
+    RegressionHead,
+    SpecError,
+)
 
 __all__ = ["NearestNeighbourAccuracy", "head_metrics", "update"]
 

@@ -1,11 +1,11 @@
 """A training run's directory: what `polyhead train` writes and `polyhead export` reads. No torch.
 
-    runs/digits/
-      run.json              how to build the network again, the recipe, the metrics
-      spec.yaml             the model's spec
-      weights.safetensors   the state dict of the best epoch
-      samples.safetensors   held-out rows, raw inputs by name
-      tensorboard/          losses and metrics
+runs/digits/
+  run.json              how to build the network again, the recipe, the metrics
+  spec.yaml             the model's spec
+  weights.safetensors   the state dict of the best epoch
+  samples.safetensors   held-out rows, raw inputs by name
+  tensorboard/          losses and metrics
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Run:
         """
         path = folder / "run.json"
         if not path.is_file():
-            raise SpecError(f"{folder}: is no finished training run (it has no run.json): polyhead train NAME --out {folder}")
+            raise SpecError(
+                f"{folder}: is no finished training run (it has no run.json): polyhead train NAME --out {folder}"
+            )
         try:
             record = RunRecord.model_validate_json(path.read_bytes())
         except ValidationError as error:

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
     "RESERVED_PREFIX",
@@ -201,13 +212,7 @@ class OneShotHead(Head):
 
 
 HeadSpec = Annotated[
-    ClassificationHead
-    | MultilabelHead
-    | RegressionHead
-    | TokensHead
-    | EmbeddingHead
-    | SegmentationHead
-    | OneShotHead,
+    ClassificationHead | MultilabelHead | RegressionHead | TokensHead | EmbeddingHead | SegmentationHead | OneShotHead,
     Field(discriminator="kind"),
 ]
 
@@ -303,7 +308,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)

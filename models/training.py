@@ -85,7 +85,7 @@ class _Task(lightning.LightningModule):
         for head, values in self.computed().items():
             self.log_dict({f"validation/{head}/{name}": value for name, value in values.items()})
 
-    def test_step(self, batch: list[Tensor], _index: int) -> None:
+    def test_step(self, batch: list[Tensor], _index: int) -> None:  # noqa: PT019 - no test
         inputs, targets = self._columns(batch)
         self._update(self(inputs), targets)
 
@@ -156,7 +156,10 @@ def train(
         trainer.test(task, loader(split.test, 512), ckpt_path="best", weights_only=True, verbose=False)
     network = task.network.eval()
     save_tensors({k: v.contiguous() for k, v in network.state_dict().items()}, out / "weights.safetensors")
-    save_arrays({k: np.ascontiguousarray(v[:SAMPLES]) for k, v in split.test.inputs.items()}, out / "samples.safetensors")
+    save_arrays(
+        {k: np.ascontiguousarray(v[:SAMPLES]) for k, v in split.test.inputs.items()},
+        out / "samples.safetensors",
+    )
     record = RunRecord(
         factory=factory,
         recipe=recipe,
@@ -195,6 +198,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on torch 2.13
         try:
             yield
         finally:

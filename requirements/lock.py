@@ -22,9 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
 # The CPU build is not on the package index, so no resolver finds its hash there.
-TORCH_CPU_WHEELS = {
-    "torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
-}
+TORCH_CPU_WHEELS = (
+    # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
+    "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
+)
 TORCH_BUILD = re.compile(r"^(torch$|nvidia-(?!ml-py)|cuda-|triton$)")
 HEADER = "# Written by requirements/lock.py (make lock). Do not edit.\n"
 
@@ -36,7 +37,16 @@ def compile_lock(extras: list[str]) -> Blocks:
     """Resolve pyproject.toml with some extras."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lock.txt"
-        command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--generate-hashes"]
+        command = [
+            sys.executable,
+            "-m",
+            "uv",
+            "pip",
+            "compile",
+            "pyproject.toml",
+            "--quiet",
+            "--generate-hashes",
+        ]
         command += ["--universal", "--python-version", "3.11", "--no-header", "--no-annotate"]
         command += ["--constraint", "requirements/pins.txt", "--output-file", str(out)]
         for extra in extras:
@@ -53,7 +63,7 @@ def main() -> None:
         blocks = compile_lock(extras)
         cuda += [entry for entry in blocks if TORCH_BUILD.match(entry[0]) and entry not in cuda]
         write(name, [entry for entry in blocks if not TORCH_BUILD.match(entry[0])])
-    hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS.values())
+    hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS)
     write("torch-cpu", [("torch", f"torch=={TORCH}+cpu{hashes}\n")])
     write("torch-cuda", cuda)
 

@@ -52,7 +52,7 @@ class FileEntry(Strict):
 class Packed(Strict):
     """One output that holds several heads side by side, so that one copy brings them all off the device.
 
-    `columns` maps a head to its columns `[start, stop)` of the output `[batch, total]`; `shapes` to the shape of one row.
+    `columns` maps a head to its columns `[start, stop)` of the output `[batch, total]`, `shapes` to one row's shape.
     """
 
     output: StrictStr
@@ -147,13 +147,17 @@ class Bundle:
                 relative = path.relative_to(self.folder).as_posix()
                 mode = path.lstat().st_mode
                 if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-                    raise BundleError(f"{self.folder}: {relative} is a link or a special file: a bundle holds files only")
+                    raise BundleError(
+                        f"{self.folder}: {relative} is a link or a special file: a bundle holds files only"
+                    )
                 if stat.S_ISREG(mode):
                     found.add(relative)
         for relative in sorted(expected - found):
             raise BundleError(f"{self.folder}: {relative} is missing: export the bundle again")
         for relative in sorted(found - expected):
-            raise BundleError(f"{self.folder}: {relative} is not in the manifest: remove it, or export the bundle again")
+            raise BundleError(
+                f"{self.folder}: {relative} is not in the manifest: remove it, or export the bundle again"
+            )
 
     def read(self, name: str) -> bytes:
         """A file's content, verified: what is returned is what was hashed.

@@ -99,6 +99,8 @@ class Client:
             message = body.get("error") or body.get("message") or response.text[:200]
             place = ".".join(str(part) for part in body.get("loc", ()))
             raise ServerError(
-                f"{model}: {response.status_code}: {message}{f' (at {place})' if place else ''}", response.status_code, body
+                f"{model}: {response.status_code}: {message}{f' (at {place})' if place else ''}",
+                response.status_code,
+                body,
             )
         return body

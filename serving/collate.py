@@ -75,5 +75,6 @@ def _stacked(spec: ModelSpec, name: str, rows: Sequence[Array]) -> Array:
 def _cut(batch: Batch, max_rows: int) -> list[Batch]:
     starts = range(0, len(batch.positions), max_rows)
     return [
-        Batch({n: a[s : s + max_rows] for n, a in batch.inputs.items()}, batch.positions[s : s + max_rows]) for s in starts
+        Batch({n: a[s : s + max_rows] for n, a in batch.inputs.items()}, batch.positions[s : s + max_rows])
+        for s in starts
     ]

@@ -90,7 +90,10 @@ class Engine:
         """
         golden = self.bundle.golden()
         outputs = self.run(golden.inputs)
-        single = [self.run({n: np.ascontiguousarray(a[i : i + 1]) for n, a in golden.inputs.items()}) for i in range(golden.rows)]
+        single = [
+            self.run({n: np.ascontiguousarray(a[i : i + 1]) for n, a in golden.inputs.items()})
+            for i in range(golden.rows)
+        ]
         alone = {head: np.concatenate([row[head] for row in single]) for head in outputs}
         for candidate, how in ((outputs, "together"), (alone, "one by one")):
             self._require_golden(candidate, golden, how)
@@ -102,6 +105,7 @@ class Engine:
             wrong = fault(spec, outputs[head], golden.outputs[head], tolerance)
             if wrong is not None:
                 raise GoldenMismatch(
-                    f"bundle {self.bundle.title}: head {head!r} of {self.graph.file} does not reproduce the golden samples "
+                    f"bundle {self.bundle.title}: head {head!r} of {self.graph.file} does not reproduce "
+                    "the golden samples "
                     f"({how}, {self.runtime.name} on {self.runtime.device}): {wrong}; export the bundle again"
                 )

@@ -65,7 +65,8 @@ class Responder:
             if decoder is None:
                 known = ", ".join((*json.MEDIA_TYPES, *media.media_types(self.spec)))
                 raise UnsupportedMediaType(
-                    f"media type {request.content_type or 'none'!r:.80} is not read here: set Content-Type to one of {known}"
+                    f"media type {request.content_type or 'none'!r:.80} is not read here: "
+                    f"set Content-Type to one of {known}"
                 )
             return decoder(request, self.spec, self.settings)
         except RequestError as error:
@@ -109,7 +110,11 @@ class Responder:
         return outputs
 
     def _response(
-        self, query: Query, part: slice, answers: Mapping[str, HeadAnswers], finite: Mapping[str, Array | None]
+        self,
+        query: Query,
+        part: slice,
+        answers: Mapping[str, HeadAnswers],
+        finite: Mapping[str, Array | None],
     ) -> HttpResponse:
         for head in query.heads:
             rows = finite[head]
@@ -117,7 +122,8 @@ class Responder:
                 row = int(np.argmin(rows[part]))
                 return self._failure(
                     AnswerNotFinite(
-                        f"head {head!r} answered NaN or infinity for this row: its values are beyond what the model can take",
+                        f"head {head!r} answered NaN or infinity for this row: "
+                        "its values are beyond what the model can take",
                         () if query.single else ("instances", row),
                     )
                 )
@@ -134,5 +140,4 @@ def _finite_rows(output: Array) -> Array | None:
     """Which rows are finite; None where all are, which one sum can tell."""
     if np.isfinite(output.sum(dtype=np.float64)):
         return None
-    rows: Array = np.isfinite(output).reshape(len(output), -1).all(axis=1)
-    return rows
+    return np.asarray(np.isfinite(output).reshape(len(output), -1).all(axis=1))

@@ -30,12 +30,23 @@ SPEC = ModelSpec.parse(
         "version": "1.0",
         "description": "A handwritten digit, bright on dark.",
         "inputs": {
-            "image": {"kind": "image", "size": [8, 8], "channels": "gray", "resize": "box", "mean": [0.305], "std": [0.376]}
+            "image": {
+                "kind": "image",
+                "size": [8, 8],
+                "channels": "gray",
+                "resize": "box",
+                "mean": [0.305],
+                "std": [0.376],
+            }
         },
         "heads": {
             "digit": {"kind": "classification", "labels": [str(d) for d in range(10)]},
             "parity": {"kind": "classification", "labels": ["even", "odd"]},
-            "ink": {"kind": "regression", "unit": "level", "description": "mean intensity of the inked pixels, 0-16"},
+            "ink": {
+                "kind": "regression",
+                "unit": "level",
+                "description": "mean intensity of the inked pixels, 0-16",
+            },
             "embedding": {"kind": "embedding", "dim": 64, "normalize": True},
         },
     }

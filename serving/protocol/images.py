@@ -36,11 +36,15 @@ def decode(data: bytes | bytearray | memoryview, spec: ImageInput, max_pixels: i
                 raise PayloadTooLarge(f"image of {width} x {height} pixels, allowed are {max_pixels} in all", loc)
             image = image.convert(MODES[spec.channels])
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError):
-        raise MalformedBody(f"the {len(data)} bytes are no whole PNG or JPEG image: send the file as it is", loc) from None
+        raise MalformedBody(
+            f"the {len(data)} bytes are no whole PNG or JPEG image: send the file as it is", loc
+        ) from None
     rows, columns = spec.size
     if (width, height) != (columns, rows):
         if spec.resize == "none":
-            raise InvalidInstance(f"image of {width} x {height} pixels, the model takes {columns} x {rows}: resize it", loc)
+            raise InvalidInstance(
+                f"image of {width} x {height} pixels, the model takes {columns} x {rows}: resize it", loc
+            )
         image = image.resize((columns, rows), resample=Image.Resampling[spec.resize.upper()])
     pixels = np.asarray(image, dtype=np.uint8).reshape(rows, columns, spec.depth)
     return np.ascontiguousarray(pixels[..., ::-1]) if spec.channels == "bgr" else pixels

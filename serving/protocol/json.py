@@ -8,7 +8,13 @@ from typing import Any
 import orjson
 
 from polyhead.models.spec import ImageInput, ModelSpec
-from polyhead.serving.errors import InvalidInstance, MalformedBody, PayloadTooLarge, RequestError, UnknownOption
+from polyhead.serving.errors import (
+    InvalidInstance,
+    MalformedBody,
+    PayloadTooLarge,
+    RequestError,
+    UnknownOption,
+)
 from polyhead.serving.protocol import rows
 from polyhead.serving.request import HttpRequest, Query, choose_heads, parse_options
 from polyhead.serving.settings import Settings

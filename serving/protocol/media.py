@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput
 from polyhead.serving.errors import UnsupportedMediaType
+from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images, rows
 from polyhead.serving.request import HttpRequest, Query, choose_heads
 from polyhead.serving.settings import Settings
@@ -47,7 +48,7 @@ def media_types(spec: ModelSpec) -> tuple[str, ...]:
             return ()
 
 
-def _row(name: str, spec: InputSpec, request: HttpRequest, settings: Settings) -> rows.Array | list[rows.Array]:
+def _row(name: str, spec: InputSpec, request: HttpRequest, settings: Settings) -> Array | list[Array]:
     if isinstance(spec, ImageInput):
         return images.decode(request.body, spec, settings.max_image_pixels, ())[None]
     assert isinstance(spec, TensorInput)

@@ -116,7 +116,9 @@ def _image(spec: ImageInput, value: Any, max_pixels: int, loc: Place) -> Array:
     pixels = TensorInput(kind="tensor", dtype="uint8", shape=(*spec.size, spec.depth))
     depth_left_out = spec.depth == 1 and _depth(value) == 2
     shape = spec.size if depth_left_out else pixels.shape
-    return from_json(loc[-1] if isinstance(loc[-1], str) else "image", pixels, value, shape, loc).reshape(*spec.size, spec.depth)
+    return from_json(loc[-1] if isinstance(loc[-1], str) else "image", pixels, value, shape, loc).reshape(
+        *spec.size, spec.depth
+    )
 
 
 def _depth(value: Any) -> int:
@@ -128,7 +130,9 @@ def _fixed(spec: TensorInput) -> tuple[int, ...]:
 
 
 def _require_shape(name: str, array: Array, shape: Sequence[int | str], loc: Place) -> None:
-    same = array.ndim == len(shape) and all(isinstance(w, str) or g == w for g, w in zip(array.shape, shape, strict=True))
+    same = array.ndim == len(shape) and all(
+        isinstance(w, str) or g == w for g, w in zip(array.shape, shape, strict=True)
+    )
     if not same or 0 in array.shape:
         raise InvalidInstance(f"input {name!r}: shape {_text(array.shape)}, wanted {_text(shape)}", loc)
 
@@ -142,6 +146,10 @@ def _sample(value: Any) -> str:
     while isinstance(value, list) and value:
         odd = next((v for v in value if isinstance(v, str) or v is None or isinstance(v, dict | bool)), value[0])
         value = odd
-    return {type(None): "null", bool: "true or false", str: "a string", dict: "an object", list: "an empty list"}.get(
-        type(value), f"{value!r:.40}"
-    )
+    return {
+        type(None): "null",
+        bool: "true or false",
+        str: "a string",
+        dict: "an object",
+        list: "an empty list",
+    }.get(type(value), f"{value!r:.40}")

@@ -50,7 +50,7 @@ def load(graph: Graph, data: bytes, device: str, threads: int) -> TorchScriptRun
         # Shapes are dynamic: specialise once, then keep one general kernel.
         torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
         try:
-            module = torch.jit.load(io.BytesIO(data), map_location=device)
+            module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise RuntimeUnavailable(f"TorchScript refuses {graph.file}: {str(error).splitlines()[0]}") from None
         return TorchScriptRuntime(torch.jit.optimize_for_inference(module.eval()), graph, device)

@@ -17,25 +17,88 @@ PREFIX = "polyhead_"
 
 # What `polyhead serve` decides itself: in a file they would be overwritten in silence, so they are refused.
 OURS = frozenset(
-    "model_store load_models models inference_address management_address metrics_address grpc_inference_address "
-    "grpc_management_address grpc_inference_port grpc_management_port model_server_home workflow_store model_snapshot "
-    "default_service_handler service_envelope default_workers_per_model default_response_timeout "
-    "default_startup_timeout job_queue_size version".split()
+    [
+        "model_store",
+        "load_models",
+        "models",
+        "inference_address",
+        "management_address",
+        "metrics_address",
+        "grpc_inference_address",
+        "grpc_management_address",
+        "grpc_inference_port",
+        "grpc_management_port",
+        "model_server_home",
+        "workflow_store",
+        "model_snapshot",
+        "default_service_handler",
+        "service_envelope",
+        "default_workers_per_model",
+        "default_response_timeout",
+        "default_startup_timeout",
+        "job_queue_size",
+        "version",
+    ]
 )
 
 # Every other key TorchServe 0.12.0 reads (its ConfigManager); it ignores misspelt ones, we do not.
 TORCHSERVES = frozenset(
-    "debug blacklist_env_vars unregister_model_timeout number_of_netty_threads netty_client_threads number_of_gpu "
-    "metrics_config metrics_mode model_metrics_auto_detect disable_system_metrics ipex_enable cpu_launcher_enable "
-    "cpu_launcher_args ipex_gpu_enable async_logging cors_allowed_origin cors_allowed_methods cors_allowed_headers "
-    "decode_input_request keystore keystore_pass keystore_type certificate_file private_key_file max_request_size "
-    "max_response_size limit_max_image_pixels prefer_direct_buffer allowed_urls install_py_dep_per_model "
-    "enable_metrics_api grpc_inference_max_connection_age_ms grpc_management_max_connection_age_ms "
-    "grpc_inference_max_connection_age_grace_ms grpc_management_max_connection_age_grace_ms enable_grpc_ssl "
-    "initial_worker_port initial_distribution_port cpp_log_config ts_open_inference_protocol token_expiration_min "
-    "ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end disable_token_authorization "
-    "enable_model_api use_native_io io_ratio metric_time_interval enable_envvars_config system_metrics_cmd "
-    "use_env_allowed_urls vmargs plugins_path".split()
+    [
+        "debug",
+        "blacklist_env_vars",
+        "unregister_model_timeout",
+        "number_of_netty_threads",
+        "netty_client_threads",
+        "number_of_gpu",
+        "metrics_config",
+        "metrics_mode",
+        "model_metrics_auto_detect",
+        "disable_system_metrics",
+        "ipex_enable",
+        "cpu_launcher_enable",
+        "cpu_launcher_args",
+        "ipex_gpu_enable",
+        "async_logging",
+        "cors_allowed_origin",
+        "cors_allowed_methods",
+        "cors_allowed_headers",
+        "decode_input_request",
+        "keystore",
+        "keystore_pass",
+        "keystore_type",
+        "certificate_file",
+        "private_key_file",
+        "max_request_size",
+        "max_response_size",
+        "limit_max_image_pixels",
+        "prefer_direct_buffer",
+        "allowed_urls",
+        "install_py_dep_per_model",
+        "enable_metrics_api",
+        "grpc_inference_max_connection_age_ms",
+        "grpc_management_max_connection_age_ms",
+        "grpc_inference_max_connection_age_grace_ms",
+        "grpc_management_max_connection_age_grace_ms",
+        "enable_grpc_ssl",
+        "initial_worker_port",
+        "initial_distribution_port",
+        "cpp_log_config",
+        "ts_open_inference_protocol",
+        "token_expiration_min",
+        "ts_header_key_sequence_id",
+        "ts_header_key_sequence_start",
+        "ts_header_key_sequence_end",
+        "disable_token_authorization",
+        "enable_model_api",
+        "use_native_io",
+        "io_ratio",
+        "metric_time_interval",
+        "enable_envvars_config",
+        "system_metrics_cmd",
+        "use_env_allowed_urls",
+        "vmargs",
+        "plugins_path",
+    ]
 )
 
 
@@ -96,7 +159,9 @@ class Configuration:
             if not separator:
                 raise LaunchError(f"{place}: {stripped!r:.60} is no key=value")
             if key in OURS:
-                raise LaunchError(f"{place}: {key} is set by polyhead serve: remove the line, and see polyhead serve --help")
+                raise LaunchError(
+                    f"{place}: {key} is set by polyhead serve: remove the line, and see polyhead serve --help"
+                )
             target = settings if key.startswith(PREFIX) else properties
             name = key.removeprefix(PREFIX)
             if key not in TORCHSERVES and not (target is settings and name in Settings.model_fields):

@@ -50,8 +50,8 @@ class PolyheadHandler:
     def initialize(self, context: Any) -> None:
         """Open and verify the bundle, load its graph, replay the golden samples, warm up.
 
-        The model's configuration (`model-config.yaml`) names the bundle, the settings, and the file to report to. A failure
-        is reported there in one line, then raised: TorchServe ends this worker.
+        The model's configuration (`model-config.yaml`) names the bundle, the settings, and the file to report to. A
+        failure is reported there in one line, then raised: TorchServe ends this worker.
         """
         config = (context.model_yaml_config or {}).get("polyhead", {})
         report = config.get("report")

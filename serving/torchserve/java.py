@@ -66,10 +66,14 @@ def _checked(executable: Path, source: str) -> Java:
         raise LaunchError(f"the Java of {source} ({executable}) does not run: {error}") from None
     match = re.search(r'version "(\d+)(?:\.(\d+))?', result.stderr)
     if match is None:
-        raise LaunchError(f"the Java of {source} ({executable}) does not tell its version: {result.stderr.strip()!r:.100}")
+        raise LaunchError(
+            f"the Java of {source} ({executable}) does not tell its version: {result.stderr.strip()!r:.100}"
+        )
     version = int(match[2]) if match[1] == "1" and match[2] else int(match[1])
     if version < OLDEST:
-        raise LaunchError(f"the Java of {source} ({executable}) is version {version}, TorchServe needs {OLDEST} or newer")
+        raise LaunchError(
+            f"the Java of {source} ({executable}) is version {version}, TorchServe needs {OLDEST} or newer"
+        )
     return Java(executable, version, source)
 
 
@@ -84,7 +88,10 @@ def torchserve_home() -> Path:
     except importlib.metadata.PackageNotFoundError:
         raise LaunchError("TorchServe is not installed: pip install 'polyhead[serve]'") from None
     if version != TORCHSERVE:
-        raise LaunchError(f"TorchServe {version} is installed, Polyhead serves with {TORCHSERVE}: pip install torchserve=={TORCHSERVE}")
+        raise LaunchError(
+            f"TorchServe {version} is installed, Polyhead serves with {TORCHSERVE}: "
+            f"pip install torchserve=={TORCHSERVE}"
+        )
     spec = importlib.util.find_spec("ts")
     assert spec is not None
     assert spec.origin is not None

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -58,8 +59,9 @@ class Server:
         configuration: a parsed config.properties.
         settings: of every model.
         host, port: where inference listens; see `ports.addresses`.
-        log: told every line that TorchServe and the workers print once the server is ready; before, lines are kept for the
-            error message of a start that fails.
+        log: told every line that TorchServe and the workers print once the server is ready; before, lines are kept
+            for the error message of a start that fails.
+        verbose: tell `log` from the beginning.
 
     Raises:
         LaunchError: two bundles are one model, a port is taken, Java or TorchServe is missing.
@@ -124,7 +126,11 @@ class Server:
             reports = self._reports(bundle)
             reports.mkdir(parents=True)
             files = model_files(
-                bundle.spec, self.settings, str(bundle.folder.resolve()), self.settings.device, str(reports / "worker")
+                bundle.spec,
+                self.settings,
+                str(bundle.folder.resolve()),
+                self.settings.device,
+                str(reports / "worker"),
             )
             for name, content in files.items():
                 path = model / name
@@ -157,7 +163,9 @@ class Server:
         ]
 
     def _spawn(self) -> None:
-        environment = {k: v for k, v in os.environ.items() if k not in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")}
+        environment = {
+            k: v for k, v in os.environ.items() if k not in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")
+        }
         self._process = subprocess.Popen(
             self._command(),
             cwd=self.folder,
@@ -185,7 +193,10 @@ class Server:
         with httpx.Client(timeout=self.settings.response_timeout, trust_env=False) as client:
             while True:
                 reports = readiness.load_reports(self._reports(bundle))
-                if readiness.workers_ready(client, self.addresses.management_url, bundle, self.settings.workers) and reports:
+                if (
+                    readiness.workers_ready(client, self.addresses.management_url, bundle, self.settings.workers)
+                    and reports
+                ):
                     break
                 if self._worker_died:
                     time.sleep(SETTLE_SECONDS)
@@ -194,7 +205,9 @@ class Server:
                 if cancelled():
                     raise LaunchError("stopped before the server was ready")
                 if self.exit_code() is not None:
-                    raise LaunchError(f"TorchServe ended with status {self.exit_code()} before it was ready:\n{self.tail()}")
+                    raise LaunchError(
+                        f"TorchServe ended with status {self.exit_code()} before it was ready:\n{self.tail()}"
+                    )
                 if time.monotonic() > deadline:
                     raise LaunchError(
                         f"model {bundle.title} was not ready after {self.settings.startup_timeout} s "
@@ -249,13 +262,9 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _kill_all(group: int, family: Sequence[psutil.Process]) -> None:
     """Kill what is left of a process group and of a family, and wait until it is gone."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     for process in family:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            pass
     psutil.wait_procs(family, timeout=STOP_SECONDS)

@@ -49,13 +49,19 @@ def _require_bindable(host: str, port: int) -> None:
     if not 0 < port < 65535:
         raise LaunchError(f"port {port} is outside 1 to 65534: give another --port")
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
     except socket.gaierror as error:
-        raise LaunchError(f"host {host!r} is no address of this machine ({error.strerror}): give another --host") from None
+        raise LaunchError(
+            f"host {host!r} is no address of this machine ({error.strerror}): give another --host"
+        ) from None
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: a port in TIME_WAIT is free
         try:
             probe.bind(address)
         except OSError as error:
             reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be bound ({error.strerror})"
-            raise LaunchError(f"port {port} on {host} {reason}: stop what listens there, or give another --port") from None
+            raise LaunchError(
+                f"port {port} on {host} {reason}: stop what listens there, or give another --port"
+            ) from None

@@ -43,7 +43,7 @@ def workers_ready(client: httpx.Client, management_url: str, bundle: Bundle, wan
     except (httpx.TransportError, ValueError):  # not up yet
         return False
     workers = models[0].get("workers", []) if isinstance(models, list) and models else []
-    return sum(worker.get("status") == "READY" for worker in workers) >= wanted
+    return bool(sum(worker.get("status") == "READY" for worker in workers) >= wanted)
 
 
 def replay_golden(client: httpx.Client, url: str, bundle: Bundle, device: str) -> None:
@@ -60,14 +60,19 @@ def replay_golden(client: httpx.Client, url: str, bundle: Bundle, device: str) -
         body = {"instances": [example(bundle, golden.inputs, row)], "options": {"raw": True}}
         response = client.post(f"{url}/predictions/{spec.name}/{spec.version}", json=body)
         if response.status_code != httpx.codes.OK:
-            raise LaunchError(f"model {bundle.title} answers its golden sample {row} with {response.status_code}: {response.text:.200}")
+            raise LaunchError(
+                f"model {bundle.title} answers its golden sample {row} with "
+                f"{response.status_code}: {response.text:.200}"
+            )
         for head, answer in response.json()["predictions"][0].items():
             received[head].append(answer["raw"])
     tolerance = bundle.manifest.tolerance.on(device)
     for head, rows in received.items():
         wrong = fault(spec.heads[head], np.asarray(rows, dtype=np.float32), golden.outputs[head], tolerance)
         if wrong is not None:
-            raise GoldenMismatch(f"model {bundle.title}: head {head!r} does not reproduce its golden samples over HTTP: {wrong}")
+            raise GoldenMismatch(
+                f"model {bundle.title}: head {head!r} does not reproduce its golden samples over HTTP: {wrong}"
+            )
 
 
 def example(bundle: Bundle, inputs: dict[str, Array], row: int) -> dict[str, Any]:
