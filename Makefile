@@ -19,20 +19,12 @@ help: ## this list
 setup: $(VENV)/.installed ## make .venv and install the locked dependencies (nothing to do: under two seconds)
 
 # Stamped, so that a second call does nothing. The locks carry hashes: pip refuses any other file.
-$(VENV)/.installed: $(wildcard requirements/*.lock) pyproject.toml setup.py
+$(VENV)/.installed: $(wildcard requirements/*.lock) requirements/install.sh pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Polyhead needs Python 3.11 or newer, got $$($(PYTHON) --version): make setup PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked dependencies into $(VENV) (a few minutes the first time)"
-	@$(PIP) install --require-hashes --no-deps -r requirements/dev.lock
-	@case "$(TORCH)" in \
-		cpu|cuda) $(PIP) install --require-hashes --no-deps -r requirements/torch-$(TORCH).lock ;; \
-		auto) $(PIP) install --require-hashes --no-deps -r requirements/torch-cpu.lock 2>/dev/null \
-			&& echo "torch: CPU build" \
-			|| { echo "torch: CUDA build (no CPU build is offered here; this takes some gigabytes)"; \
-				$(PIP) install --require-hashes --no-deps -r requirements/torch-cuda.lock; } ;; \
-		*) echo "TORCH=$(TORCH): give auto, cpu or cuda"; exit 2 ;; \
-	esac
+	@sh requirements/install.sh dev $(TORCH) $(BIN)/python
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@# Static tools resolve polyhead.* through this link; see pyproject.toml.
 	@mkdir -p .names && ln -sfn .. .names/polyhead

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 import signal
 import threading
@@ -124,8 +123,6 @@ def example_curl(bundle: Bundle, url: str) -> str:
     """A command that works: a golden sample as a JSON request, or a note where a row is too long to print."""
     from polyhead.serving.torchserve.readiness import example
 
-    golden = bundle.golden()
-    body = jsonlib.dumps({"instances": [example(bundle, golden.inputs, 0)]}, separators=(", ", ": "))
-    if len(body) > LONGEST_EXAMPLE:
-        return f"curl -s {url}/predictions/{bundle.spec.name} -H 'Content-Type: application/json' -d @your-rows.json"
-    return f"curl -s {url}/predictions/{bundle.spec.name} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    body = example(bundle, bundle.golden(), 0).decode()
+    data = shlex.quote(body) if len(body) <= LONGEST_EXAMPLE else "@your-rows.json"
+    return f"curl -s {url}/predictions/{bundle.spec.name} -H 'Content-Type: application/json' -d {data}"

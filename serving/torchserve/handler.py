@@ -139,11 +139,16 @@ def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpReques
     folded = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     content_type = folded.get("content-type", "").partition(";")[0].strip().lower()
     body = next((entry[key] for key in BODY_KEYS if key in entry), None)
+    return HttpRequest(_raw(body), content_type, folded)
+
+
+def _raw(body: Any) -> bytes | bytearray:
+    """A body's bytes. Only a TorchServe that runs without `decode_input_request=false` hands over anything else."""
+    if isinstance(body, bytes | bytearray):
+        return body
     if isinstance(body, str):
-        body = body.encode()
-    if not isinstance(body, bytes | bytearray):
-        body = b""
-    return HttpRequest(body, content_type, folded)
+        return body.encode()
+    return b"" if body is None else orjson.dumps(body)
 
 
 def _report(path: str | None, content: Mapping[str, Any]) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 
 import httpx
 import numpy as np
+import orjson
 
-from polyhead.models.spec import ImageInput
+from polyhead.models.spec import ImageInput, InputSpec
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import GoldenMismatch, LaunchError
-from polyhead.serving.golden import Array, fault
+from polyhead.serving.golden import Array, Golden, fault
 from polyhead.serving.protocol.images import encode_png
 
 __all__ = ["example", "load_reports", "replay_golden", "workers_ready"]
@@ -57,8 +58,10 @@ def replay_golden(client: httpx.Client, url: str, bundle: Bundle, device: str) -
     spec = bundle.spec
     received: dict[str, list[Any]] = {head: [] for head in spec.heads}
     for row in range(golden.rows):
-        body = {"instances": [example(bundle, golden.inputs, row)], "options": {"raw": True}}
-        response = client.post(f"{url}/predictions/{spec.name}/{spec.version}", json=body)
+        body = example(bundle, golden, row, options={"raw": True})
+        response = client.post(
+            f"{url}/predictions/{spec.name}/{spec.version}", content=body, headers={"Content-Type": "application/json"}
+        )
         if response.status_code != httpx.codes.OK:
             raise LaunchError(
                 f"model {bundle.title} answers its golden sample {row} with "
@@ -75,13 +78,13 @@ def replay_golden(client: httpx.Client, url: str, bundle: Bundle, device: str) -
             )
 
 
-def example(bundle: Bundle, inputs: dict[str, Array], row: int) -> dict[str, Any]:
-    """One row of inputs as an instance of a JSON request."""
-    return {name: _value(bundle, name, array[row]) for name, array in inputs.items()}
+def example(bundle: Bundle, golden: Golden, row: int, **rest: Any) -> bytes:
+    """A JSON request with one golden sample; `rest` is put beside `instances`."""
+    instance = {name: _value(bundle.spec.inputs[name], array[row]) for name, array in golden.inputs.items()}
+    return orjson.dumps({"instances": [instance], **rest}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _value(bundle: Bundle, name: str, value: Array) -> Any:
-    spec = bundle.spec.inputs[name]
+def _value(spec: InputSpec, value: Array) -> Any:
     if isinstance(spec, ImageInput):
         return {"b64": base64.b64encode(encode_png(value, spec)).decode()}
-    return value.tolist()
+    return np.ascontiguousarray(value)

@@ -1,0 +1,33 @@
+"""The server that most tests ask."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.server import Running, serving
+
+
+@pytest.fixture(scope="session")
+def server(digits_bundle: Path, wine: dict[str, Path]) -> Iterator[Running]:
+    """One server for most tests. The delay is long, so that concurrent requests do meet in a batch."""
+    with serving([digits_bundle, wine["bundle"]], "--max-batch-delay", "50", "--max-batch-size", "32") as running:
+        yield running
+
+
+@pytest.fixture
+def unused_ports() -> Callable[[int], list[int]]:
+    """Distinct TCP ports that nobody listens on."""
+
+    def choose(count: int) -> list[int]:
+        with ExitStack() as stack:
+            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for probe in probes:
+                probe.bind(("127.0.0.1", 0))
+            return [probe.getsockname()[1] for probe in probes]
+
+    return choose

