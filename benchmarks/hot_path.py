@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from ts.context import Context, RequestProcessor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it reads its version
+    from ts.context import Context, RequestProcessor
 
 from polyhead.export import assemble
 from polyhead.export.source import Source

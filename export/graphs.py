@@ -86,7 +86,7 @@ class FusedGraph(nn.Module):
         return Packed(output=PACKED, columns=columns, shapes=shapes)
 
     def check(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Run eagerly, and hold every head's output against the spec.
+        """Run eagerly, and hold every head's output against the spec. Returns the outputs of `forward`.
 
         Raises:
             ExportError: a head is missing, of another shape, or no float tensor.
@@ -158,13 +158,15 @@ def _takes_names(network: nn.Module, inputs: tuple[str, ...]) -> bool:
         ExportError: it takes neither.
     """
     parameters = inspect.signature(network.forward).parameters.values()
-    keywords = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters) or set(inputs) <= keywords:
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    kinds = {p.kind for p in parameters}
+    single = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    required = {p.name for p in parameters if p.default is p.empty and p.kind not in single}
+    if required <= set(inputs) and (inspect.Parameter.VAR_KEYWORD in kinds or set(inputs) <= named):
         return True
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in positional if p.default is p.empty]
-    anything = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if len(required) <= len(inputs) and (anything or len(inputs) <= len(positional)):
+    enough = required <= set(positional[: len(inputs)])
+    if enough and (inspect.Parameter.VAR_POSITIONAL in kinds or len(inputs) <= len(positional)):
         return False
     raise ExportError(
         f"forward({', '.join(p.name for p in parameters)}) does not take the spec's inputs ({', '.join(inputs)}): "

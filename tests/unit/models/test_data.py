@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from polyhead.models.data import Rows, loader
 
 
@@ -26,7 +27,8 @@ def flat(batches):
 def test_columns_of_different_lengths_are_refused_and_listed(inputs, targets):
     with pytest.raises(ValueError, match="columns differ in their number of rows") as caught:
         Rows(
-            {f"in{i}": np.zeros((n, 2)) for i, n in enumerate(inputs)}, {f"t{i}": np.zeros(n) for i, n in enumerate(targets)}
+            {f"in{i}": np.zeros((n, 2)) for i, n in enumerate(inputs)},
+            {f"t{i}": np.zeros(n) for i, n in enumerate(targets)},
         )
     assert str(caught.value).endswith(f": {{'in0': {inputs[0]}, 'in1': {inputs[1]}, 't0': {targets[0]}}}")
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from polyhead.models.heads import Embedding, Logits, Regression, build_head
 from polyhead.models.spec import ModelSpec, SpecError
 
@@ -44,8 +45,7 @@ def test_a_kind_without_a_module_is_refused(content):
     with pytest.raises(SpecError) as caught:
         build_head(spec_of(**content), FEATURES)
     assert str(caught.value) == (
-        f"no head module for kind {content['kind']!r}"
-        " (there are: classification, multilabel, regression, embedding)"
+        f"no head module for kind {content['kind']!r} (there are: classification, multilabel, regression, embedding)"
     )
 
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from polyhead.models.heads import Logits, Regression
 from polyhead.models.losses import (
     MISSING_CLASS,

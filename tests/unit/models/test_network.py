@@ -1,7 +1,8 @@
 import pytest
 import torch
-from polyhead.models.network import MultiTaskNetwork
 from torch import nn
+
+from polyhead.models.network import MultiTaskNetwork
 
 
 class Sum(nn.Module):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from polyhead.models.preprocess import ImagePreprocess, Preprocess
 from polyhead.models.spec import ModelSpec
 

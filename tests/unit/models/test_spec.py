@@ -4,8 +4,9 @@ import sys
 
 import pytest
 import yaml
-from polyhead.models.spec import ModelSpec, SpecError
 from pydantic import ValidationError
+
+from polyhead.models.spec import ModelSpec, SpecError
 
 FULL = """
 name: smarthome

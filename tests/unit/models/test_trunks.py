@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
+
 from polyhead.models.trunks.mlp import MLP
 from polyhead.models.trunks.resnet import BasicBlock, ResNet, resnet18
-from torch import nn
 
 
 def noise(*shape):

@@ -60,9 +60,8 @@ class Mlp(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Linear(6, 16)
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(16, width) for name, width in dict(tags=3, color=4, level=1, position=3, vector=5).items()}
-        )
+        widths = {"tags": 3, "color": 4, "level": 1, "position": 3, "vector": 5}
+        self.heads = nn.ModuleDict({name: nn.Linear(16, width) for name, width in widths.items()})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         features = torch.relu(self.trunk(x))

@@ -259,7 +259,6 @@ WRONG_ROW = [
     (FLOAT, "123", [1, 2, 3], "invalid_instance", "x", "input 'x': wanted float32 numbers, got a string"),
     (FLOAT, [1, None, 3], [1, 2, 3], "invalid_instance", "x", "input 'x': wanted float32 numbers, got null"),
     (FLOAT, None, [1, 2, 3], "invalid_instance", "x", "input 'x': wanted float32 numbers, got null"),
-    (FLOAT, [True] * 3, [1, 2, 3], "invalid_instance", "x", "input 'x': wanted float32 numbers, got true or false"),
     (FLOAT, [1, {}, 3], [1, 2, 3], "invalid_instance", "x", "input 'x': wanted float32 numbers, got an object"),
     (FLOAT, [1e39, 2, 3], [1, 2, 3], "input_not_finite", "x", "input 'x': 1 of 3 values are NaN or infinite"),
     (FLOAT, [1e300, -1e300, 3], [1, 2, 3], "input_not_finite", "x", "input 'x': 2 of 3 values are NaN or infinite"),
@@ -302,6 +301,16 @@ def test_a_wrong_row_is_named(spec: ModelSpec, bad: Any, good: Any, kind: str, n
     error = caught.value
     assert (error.status, error.type, error.loc) == (422, kind, ("instances", index, name))
     assert error.message == message
+
+
+@pytest.mark.parametrize("spec", [FLOAT, BYTES, LONG, HALF], ids=["float32", "uint8", "int64", "float16"])
+def test_truth_values_are_no_numbers(spec: ModelSpec):
+    shape = spec.inputs["x"].shape  # type: ignore[union-attr]
+    with pytest.raises(RequestError) as caught:
+        _decode({"instances": [[True] * shape[0]] * 2}, spec)
+    error = caught.value
+    assert (error.status, error.type, error.loc) == (422, "invalid_instance", ("instances", 0, "x"))
+    assert error.message.endswith("numbers, got true or false")
 
 
 @pytest.mark.parametrize(
@@ -398,23 +407,26 @@ BODIES = st.one_of(
 FUZZ = settings(max_examples=250, deadline=None, database=None)
 
 
-def _decode_or_refuse(body: bytes, spec: ModelSpec) -> None:
-    """Either a query that keeps the promises of its attributes, or a refusal that can be sent."""
+def _outcome(body: bytes, spec: ModelSpec) -> Query | RequestError:
     try:
-        query = _decode(body, spec)
+        return _decode(body, spec)
     except RequestError as error:
-        assert 400 <= error.status < 500
-        assert orjson.loads(json.encode_error(error)) == {
-            "error": error.message,
-            "type": error.type,
-            "loc": list(error.loc),
-        }
+        return error
+
+
+def _assert_read_or_refused(body: bytes, spec: ModelSpec) -> None:
+    """Either a query that keeps the promises of its attributes, or a refusal that can be sent."""
+    outcome = _outcome(body, spec)
+    if isinstance(outcome, RequestError):
+        assert 400 <= outcome.status < 500
+        sent = orjson.loads(json.encode_error(outcome))
+        assert sent == {"error": outcome.message, "type": outcome.type, "loc": list(outcome.loc)}
         return
-    assert set(query.heads) <= {"digit", "ink"}
-    assert query.heads
+    assert set(outcome.heads) <= {"digit", "ink"}
+    assert outcome.heads
     for name, declared in spec.inputs.items():
-        rows = query.inputs[name]
-        assert len(rows) == query.rows >= 1
+        rows = outcome.inputs[name]
+        assert len(rows) == outcome.rows >= 1
         for row in rows:
             assert np.isfinite(row).all()
             assert row.dtype == (np.uint8 if isinstance(declared, ImageInput) else np.dtype(declared.dtype))
@@ -423,13 +435,13 @@ def _decode_or_refuse(body: bytes, spec: ModelSpec) -> None:
 @FUZZ
 @given(name=st.sampled_from(sorted(SPECS)), body=BODIES)
 def test_any_json_is_read_or_refused(name: str, body: Any):
-    _decode_or_refuse(orjson.dumps(body), SPECS[name])
+    _assert_read_or_refused(orjson.dumps(body), SPECS[name])
 
 
 @FUZZ
 @given(name=st.sampled_from(sorted(SPECS)), body=st.binary(max_size=64))
 def test_any_bytes_are_read_or_refused(name: str, body: bytes):
-    _decode_or_refuse(body, SPECS[name])
+    _assert_read_or_refused(body, SPECS[name])
 
 
 GOOD = orjson.dumps({"instances": [[1, 2.5, -3]], "heads": ["ink"], "options": {"raw": True}})
@@ -438,7 +450,7 @@ GOOD = orjson.dumps({"instances": [[1, 2.5, -3]], "heads": ["ink"], "options": {
 @FUZZ
 @given(at=st.integers(0, len(GOOD) - 1), new=st.binary(max_size=3), cut=st.integers(0, 3))
 def test_a_damaged_body_is_read_or_refused(at: int, new: bytes, cut: int):
-    _decode_or_refuse(GOOD[:at] + new + GOOD[at + cut :], FLOAT)
+    _assert_read_or_refused(GOOD[:at] + new + GOOD[at + cut :], FLOAT)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

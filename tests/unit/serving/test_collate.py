@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polyhead.models.spec import ModelSpec
+from polyhead.serving.collate import Batch, collate
+from polyhead.serving.golden import Array
+from polyhead.serving.request import Query
+
+
+def _spec(**inputs: dict[str, Any]) -> ModelSpec:
+    heads = {"y": {"kind": "regression"}}
+    return ModelSpec.parse({"name": "m", "version": "1", "inputs": inputs, "heads": heads})
+
+
+FIXED = _spec(x={"kind": "tensor", "shape": [2]})
+TWO = _spec(x={"kind": "tensor", "shape": [2]}, image={"kind": "image", "size": [2, 2]})
+FREE = _spec(x={"kind": "tensor", "shape": ["steps", 2]})
+PADDED = _spec(x={"kind": "tensor", "shape": ["steps", 2], "pad": -1})
+PADDED_BOTH = _spec(x={"kind": "tensor", "dtype": "int64", "shape": ["steps", "width"], "pad": 9})
+
+
+def _query(**inputs: Any) -> Query:
+    return Query(len(next(iter(inputs.values()))), inputs, ("y",))
+
+
+def _rows(start: int, count: int) -> Array:
+    """Rows that tell their number: [n, n + 0.5]."""
+    return np.array([[n, n + 0.5] for n in range(start, start + count)], dtype=np.float32)
+
+
+def _sequence(number: int, steps: int) -> Array:
+    return np.full((steps, 2), number, dtype=np.float32)
+
+
+def _assert_covers(batches: list[Batch], total: int) -> None:
+    """Every row is in exactly one batch, and every batch as long as its positions."""
+    assert sorted(np.concatenate([batch.positions for batch in batches]).tolist()) == list(range(total))
+    for batch in batches:
+        assert all(len(array) == len(batch.positions) for array in batch.inputs.values())
+        assert all(array.flags.c_contiguous for array in batch.inputs.values())
+
+
+def test_rows_of_many_requests_are_one_batch_in_their_order():
+    (batch,) = collate(FIXED, [_query(x=_rows(0, 1)), _query(x=_rows(1, 3)), _query(x=_rows(4, 2))], 100)
+    np.testing.assert_array_equal(batch.inputs["x"], _rows(0, 6))
+    np.testing.assert_array_equal(batch.positions, np.arange(6))
+
+
+def test_several_inputs_stay_aligned():
+    pixels = np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros((5, 2, 2, 3), np.uint8)
+    queries = [_query(x=_rows(0, 2), image=pixels[:2]), _query(image=pixels[2:], x=_rows(2, 3))]
+    (batch,) = collate(TWO, queries, 100)
+    assert list(batch.inputs) == ["x", "image"]
+    np.testing.assert_array_equal(batch.inputs["x"][:, 0], batch.inputs["image"][:, 0, 0, 0])
+    assert batch.inputs["image"].dtype == np.uint8
+
+
+def test_a_lone_request_is_not_copied():
+    rows = _rows(0, 4)
+    (batch,) = collate(FIXED, [_query(x=rows)], 100)
+    assert batch.inputs["x"] is rows or np.shares_memory(batch.inputs["x"], rows)
+
+
+def test_a_lone_request_that_is_not_contiguous_is_made_so():
+    wide = np.zeros((3, 4), np.float32)
+    (batch,) = collate(FIXED, [_query(x=wide[:, ::2])], 100)
+    assert batch.inputs["x"].flags.c_contiguous
+
+
+def test_requests_together_do_not_write_into_each_other():
+    rows = [_rows(0, 2), _rows(2, 2)]
+    (batch,) = collate(FIXED, [_query(x=part) for part in rows], 100)
+    batch.inputs["x"][:] = 0
+    np.testing.assert_array_equal(rows[0], _rows(0, 2))
+
+
+@pytest.mark.parametrize(
+    ("max_rows", "sizes"), [(1, [1] * 7), (2, [2, 2, 2, 1]), (3, [3, 3, 1]), (6, [6, 1]), (7, [7]), (8, [7])]
+)
+def test_no_batch_has_more_rows_than_allowed(max_rows: int, sizes: list[int]):
+    batches = collate(FIXED, [_query(x=_rows(0, 5)), _query(x=_rows(5, 2))], max_rows)
+    assert [len(batch.positions) for batch in batches] == sizes
+    _assert_covers(batches, 7)
+    np.testing.assert_array_equal(np.concatenate([batch.inputs["x"] for batch in batches]), _rows(0, 7))
+
+
+def test_free_rows_of_one_shape_are_one_batch():
+    rows = [_sequence(n, 3) for n in range(4)]
+    (batch,) = collate(FREE, [_query(x=rows[:1]), _query(x=rows[1:])], 100)
+    np.testing.assert_array_equal(batch.inputs["x"], np.stack(rows))
+    np.testing.assert_array_equal(batch.positions, np.arange(4))
+
+
+def test_free_rows_are_grouped_by_shape_and_know_their_places():
+    steps = [3, 1, 3, 2, 1, 3]
+    rows = [_sequence(n, count) for n, count in enumerate(steps)]
+    batches = collate(FREE, [_query(x=rows[:2]), _query(x=rows[2:3]), _query(x=rows[3:])], 100)
+    _assert_covers(batches, 6)
+    assert [(batch.inputs["x"].shape, batch.positions.tolist()) for batch in batches] == [
+        ((3, 3, 2), [0, 2, 5]),
+        ((2, 1, 2), [1, 4]),
+        ((1, 2, 2), [3]),
+    ]
+    restored = np.empty(6)
+    for batch in batches:
+        restored[batch.positions] = batch.inputs["x"][:, 0, 0]
+    np.testing.assert_array_equal(restored, np.arange(6))
+
+
+def test_groups_are_cut_at_the_limit_too():
+    rows = [_sequence(n, 1 + n % 2) for n in range(7)]
+    batches = collate(FREE, [_query(x=rows)], 3)
+    _assert_covers(batches, 7)
+    assert [batch.positions.tolist() for batch in batches] == [[0, 2, 4], [6], [1, 3, 5]]
+    for batch in batches:
+        np.testing.assert_array_equal(batch.inputs["x"][:, 0, 0], batch.positions)
+
+
+def test_pad_fills_up_to_the_longest_row():
+    rows = [_sequence(1, 1), _sequence(2, 3), _sequence(3, 2)]
+    (batch,) = collate(PADDED, [_query(x=rows[:1]), _query(x=rows[1:])], 100)
+    np.testing.assert_array_equal(
+        batch.inputs["x"][..., 0],
+        np.array([[1, -1, -1], [2, 2, 2], [3, 3, -1]], dtype=np.float32),
+    )
+    np.testing.assert_array_equal(batch.inputs["x"][..., 0], batch.inputs["x"][..., 1])
+    assert batch.inputs["x"].dtype == np.float32
+    np.testing.assert_array_equal(batch.positions, np.arange(3))
+
+
+def test_pad_fills_every_free_dimension():
+    rows = [np.array([[1, 2]]), np.array([[3], [4]])]
+    (batch,) = collate(PADDED_BOTH, [_query(x=rows)], 100)
+    np.testing.assert_array_equal(batch.inputs["x"], [[[1, 2], [9, 9]], [[3, 9], [4, 9]]])
+    assert batch.inputs["x"].dtype == np.int64
+
+
+def test_rows_of_one_length_are_not_padded():
+    rows = [_sequence(n, 2) for n in range(3)]
+    (batch,) = collate(PADDED, [_query(x=rows)], 100)
+    np.testing.assert_array_equal(batch.inputs["x"], np.stack(rows))
+
+
+def test_a_fixed_input_beside_a_free_one_follows_its_row():
+    spec = _spec(x={"kind": "tensor", "shape": ["steps", 2]}, y={"kind": "tensor", "shape": [2]})
+    rows = [_sequence(n, 1 + n % 2) for n in range(4)]
+    batches = collate(spec, [_query(x=rows[:3], y=_rows(0, 3)), _query(x=rows[3:], y=_rows(3, 1))], 100)
+    _assert_covers(batches, 4)
+    assert len(batches) == 2
+    for batch in batches:
+        np.testing.assert_array_equal(batch.inputs["y"][:, 0], batch.positions)
+        np.testing.assert_array_equal(batch.inputs["x"][:, 0, 0], batch.positions)
