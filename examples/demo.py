@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+
 from polyhead.models.zoo import digits
 from polyhead.serving.client import Client
 

@@ -45,6 +45,8 @@ def _tensor(array: Array) -> torch.Tensor:
 def load(graph: Graph, data: bytes, device: str, threads: int) -> TorchScriptRuntime:
     """Load a module from a graph's bytes; see `base.load`."""
     torch.set_num_threads(threads)
+    # As in ONNX Runtime's session: TF32 keeps 10 bits of the 23, and would make the two runtimes answer differently.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*torch.jit.*")
         # Shapes are dynamic: specialise once, then keep one general kernel.
