@@ -10,6 +10,7 @@ import typer
 
 from polyhead.cli import export, inspect, package, predict, serve, train, verify
 from polyhead.cli.console import error_line
+from polyhead.models.run import RunError
 from polyhead.models.spec import SpecError
 from polyhead.serving.errors import PolyheadError
 
@@ -46,7 +47,7 @@ def run() -> None:
     """The console script. Exit status 0: done; 1: the job failed, with one line why; 2: bad usage."""
     try:
         app()
-    except (PolyheadError, SpecError) as error:
+    except (PolyheadError, SpecError, RunError) as error:
         error_line(str(error))
         sys.exit(1)
     except KeyboardInterrupt:

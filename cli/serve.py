@@ -87,9 +87,7 @@ def command(
             )
         else:
             if host not in ("127.0.0.1", "localhost", "::1"):
-                note(
-                    f"{host} is reachable from outside: TorchServe's HTTP layer gets no more fixes, keep a proxy before it"
-                )
+                note(f"{host} is reachable from outside, and TorchServe gets no more fixes: keep a proxy before it")
             note(f"Polyhead serves on {server.addresses.url} (management and metrics on loopback; Ctrl-C stops)")
             for one in served:
                 note(

@@ -41,7 +41,7 @@ def from_run(folder: Path) -> Source:
     """The network of a finished training run.
 
     Raises:
-        SpecError: the folder is no finished run.
+        RunError: the folder is no finished run.
         ExportError: network and weights do not fit.
     """
     run = Run.open(folder)

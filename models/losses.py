@@ -53,6 +53,7 @@ def regression_loss(values: Tensor, target: Tensor, scale: Tensor | float = 1.0)
 
     Dividing by the scale keeps a head measured in hundreds from drowning one measured in hundredths.
     """
+    values = values.reshape(target.shape)  # a head of one value may be [batch]: it must not broadcast
     known = ~torch.isnan(target)
     error = torch.where(known, values - target, torch.zeros_like(values)) / scale
     return _mean(functional.huber_loss(error, torch.zeros_like(error), reduction="none"), known)
@@ -102,6 +103,8 @@ class MultiTaskLoss(nn.Module):
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Outputs and targets by head name. Returns the weighted sum, and each head's loss unweighted."""
+        if not targets:
+            raise SpecError("the data has targets for none of the heads: there is nothing to learn")
         losses = {name: self._loss(name, outputs[name], targets[name]) for name in targets}
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         return total, losses

@@ -17,7 +17,7 @@ from polyhead.models.spec import (
     SpecError,
 )
 
-__all__ = ["NearestNeighbourAccuracy", "head_metrics", "update"]
+__all__ = ["NearestNeighbourAccuracy", "computed", "head_metrics", "update"]
 
 
 class NearestNeighbourAccuracy(Metric):
@@ -41,6 +41,8 @@ class NearestNeighbourAccuracy(Metric):
     def compute(self) -> Tensor:
         """The share of rows whose nearest neighbour has their class."""
         vectors, classes = torch.cat(list(self.vectors)), torch.cat(list(self.classes))
+        if len(classes) < 2:
+            return torch.tensor(0.0)  # a row is not its own neighbour
         similarity = vectors @ vectors.T
         similarity.fill_diagonal_(-2.0)
         return (classes[similarity.argmax(dim=1)] == classes).float().mean()
@@ -74,9 +76,19 @@ def update(spec: HeadSpec, metrics: MetricCollection, output: Tensor, target: Te
                 output, target = output.flatten(), target.flatten()
         case MultilabelHead():
             target = torch.where(torch.isnan(target), torch.full_like(target, MISSING_CLASS), target).long()
-            output = output.sigmoid()
+            output = (output.sigmoid() >= torch.tensor(spec.threshold, device=output.device)).long()
         case _:
             known = target != MISSING_CLASS
             output, target = output[known], target[known]
     if len(target):
         metrics.update(output, target)
+
+
+def computed(metrics: MetricCollection) -> dict[str, float]:
+    """The metrics' values; without those for which too few targets were known."""
+    enough = {
+        name: metric
+        for name, metric in metrics.items(copy_state=False)
+        if metric.update_called and not (isinstance(metric, R2Score) and metric.total < 2)
+    }
+    return {name: float(metric.compute()) for name, metric in enough.items()}

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-__all__ = ["MultiTaskNetwork"]
+__all__ = ["MultiTaskNetwork", "NamedModules"]
+
+
+class NamedModules(nn.ModuleDict):
+    """Modules by any name a spec allows. A plain ModuleDict refuses names of its own methods: `type`, `values`, …"""
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Add a module without looking for an attribute of that name."""
+        assert module is not None
+        self._modules[name] = module
 
 
 class MultiTaskNetwork(nn.Module):
@@ -23,7 +32,7 @@ class MultiTaskNetwork(nn.Module):
         if not heads:
             raise ValueError("a multi-task network needs at least one head, got none")
         self.trunk = trunk
-        self.heads = nn.ModuleDict(heads)
+        self.heads = NamedModules(heads)
 
     def features(self, **inputs: Tensor) -> Tensor:
         """Run the trunk. Inputs by name, each `[batch, …]`; returns `[batch, features]`."""

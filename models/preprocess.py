@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from polyhead.models.network import NamedModules
 from polyhead.models.spec import ImageInput, InputSpec
 
 __all__ = ["ImagePreprocess", "Preprocess"]
@@ -37,7 +38,7 @@ class Preprocess(nn.Module):
     def __init__(self, inputs: Mapping[str, InputSpec]) -> None:
         super().__init__()
         self.names = tuple(inputs)
-        self.images = nn.ModuleDict(
+        self.images = NamedModules(
             {name: ImagePreprocess(spec) for name, spec in inputs.items() if isinstance(spec, ImageInput)}
         )
 

@@ -10,14 +10,19 @@ runs/digits/
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from polyhead.models.spec import ModelSpec, SpecError, first_fault
+from polyhead.models.spec import ModelSpec, first_fault
 
-__all__ = ["Recipe", "Run", "RunRecord"]
+__all__ = ["Recipe", "Run", "RunError", "RunRecord"]
+
+
+class RunError(ValueError):
+    """A run that failed, or whose directory cannot be used. The message says what, got, and fix."""
 
 
 class Recipe(BaseModel):
@@ -25,12 +30,12 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = 0
-    max_epochs: int = 40
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    patience: int = 8  # epochs without a better validation loss before it stops
+    seed: int = Field(default=0, ge=0)
+    max_epochs: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=64, ge=2)  # batch normalisation needs two rows
+    learning_rate: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    patience: int = Field(default=8, ge=1)  # epochs without a better validation loss before it stops
     loss_weights: dict[str, float] = {}  # by head name; 1 where not named
 
 
@@ -71,18 +76,26 @@ class Run:
         """Read a run's record and spec.
 
         Raises:
-            SpecError: the folder is no finished run, or its files are damaged.
+            RunError: the folder is no finished run, or its files are damaged.
+            SpecError: its spec is.
         """
         path = folder / "run.json"
         if not path.is_file():
-            raise SpecError(
+            raise RunError(
                 f"{folder}: is no finished training run (it has no run.json): polyhead train NAME --out {folder}"
             )
         try:
-            record = RunRecord.model_validate_json(path.read_bytes())
+            data = json.loads(path.read_bytes())
+            record = RunRecord.model_validate(data)
         except ValidationError as error:
-            raise SpecError(f"{path}: {first_fault(error)}") from None
-        return cls(folder, record, ModelSpec.load(folder / "spec.yaml"))
+            raise RunError(f"{path}: {first_fault(error, data)}") from None
+        except ValueError as error:
+            raise RunError(f"{path}: is not JSON ({error}): train again") from None
+        run = cls(folder, record, ModelSpec.load(folder / "spec.yaml"))
+        for needed in (run.weights, run.samples):
+            if not needed.is_file():
+                raise RunError(f"{folder}: {needed.name} is missing: train again")
+        return run
 
     def write(self) -> None:
         """Write spec and record; the record last, since it marks the run as finished."""

@@ -6,10 +6,10 @@ training, export, serving and scoring share, and it travels inside every bundle.
 
 from __future__ import annotations
 
-import math
+import datetime
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -17,13 +17,15 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
-    StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
     field_validator,
     model_validator,
 )
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "RESERVED_PREFIX",
@@ -50,8 +52,11 @@ Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 # A version is a folder's name and part of a URL.
 Version = Annotated[StrictStr, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,31}$")]
 Size = Annotated[int, Field(strict=True, ge=1, le=65536)]
-Labels = Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=2)]
-Score = Annotated[float, Field(ge=0.0, le=1.0)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Score = Annotated[Number, Field(ge=0.0, le=1.0)]
+# Control characters are in no label a person means, and YAML folds some of them into spaces.
+Label = Annotated[StrictStr, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Text = Annotated[StrictStr, Field(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")]
 
 
 class SpecError(ValueError):
@@ -84,8 +89,8 @@ class ImageInput(Strict):
     channels: Literal["gray", "rgb", "bgr"] = "rgb"
     # Pillow's resampling filters; `none` refuses any image of another size.
     resize: Literal["none", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bilinear"
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[Number, ...] = (0.0,)
+    std: tuple[Number, ...] = (1.0,)
 
     @property
     def depth(self) -> int:
@@ -98,8 +103,6 @@ class ImageInput(Strict):
             values: tuple[float, ...] = getattr(self, key)
             if len(values) not in (1, self.depth):
                 raise ValueError(f"{key} has {len(values)} values for {self.depth} channels: give one, or {self.depth}")
-            if not all(math.isfinite(v) for v in values):
-                raise ValueError(f"{key} is not finite: {values}")
         if not all(v > 0 for v in self.std):
             raise ValueError(f"std must be above 0, got {self.std}")
         return self
@@ -112,7 +115,7 @@ class TensorInput(Strict):
     dtype: Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"] = "float32"
     shape: tuple[Size | Name, ...]
     # The value that fills a free dimension up to the longest row of a batch; None groups rows of equal shape instead.
-    pad: StrictInt | StrictFloat | None = None
+    pad: StrictInt | Number | None = None
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -128,13 +131,13 @@ class Head(Strict):
 
     # A path such as "1.0" (index 0 of index 1), "" for a bare tensor, None for the dict key of the head's name.
     output: StrictStr | None = None
-    description: StrictStr = ""
+    description: Text = ""
 
 
 class Labelled(Head):
     """A head with a fixed list of labels; index i of the logits is label i."""
 
-    labels: Labels
+    labels: Annotated[tuple[Label, ...], Field(min_length=2)]
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -164,7 +167,7 @@ class MultilabelHead(Labelled):
     """Any number of labels per row. Logits `[batch, labels]`; a label holds where its sigmoid reaches the threshold."""
 
     kind: Literal["multilabel"]
-    labels: Annotated[tuple[Annotated[StrictStr, Field(min_length=1)], ...], Field(min_length=1)]
+    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
     threshold: Score | tuple[Score, ...] = 0.5  # one for all, or one per label
 
     @model_validator(mode="after")
@@ -180,7 +183,7 @@ class RegressionHead(Head):
     """Numbers with a unit. `[batch, dim]`, or `[batch]` where dim is 1."""
 
     kind: Literal["regression"]
-    unit: StrictStr = ""
+    unit: Text = ""
     dim: Size = 1
 
 
@@ -222,7 +225,7 @@ class ModelSpec(Strict):
 
     name: Name
     version: Version
-    description: StrictStr = ""
+    description: Text = ""
     inputs: Annotated[dict[Name, InputSpec], Field(min_length=1)]
     heads: Annotated[dict[Name, HeadSpec], Field(min_length=1)]
 
@@ -252,7 +255,7 @@ class ModelSpec(Strict):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SpecError(f"{source}: {first_fault(error)}") from None
+            raise SpecError(f"{source}: {first_fault(error, data)}") from None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -267,7 +270,7 @@ class ModelSpec(Strict):
             raise SpecError(f"{path}: cannot be read ({error}): give a YAML file") from None
         try:
             data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise SpecError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
         return cls.parse(data, source=str(path))
 
@@ -277,29 +280,52 @@ class ModelSpec(Strict):
         path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8")
 
 
-def first_fault(error: ValidationError) -> str:
-    """One line about a pydantic error: the first fault's place, message and value, and how many more there are."""
+def first_fault(error: ValidationError, data: Any) -> str:
+    """One line about a pydantic error: the first fault's place in the data, message and value, and how many more.
+
+    Args:
+        error: what validating `data` raised.
+        data: plain lists and dicts. Pydantic's own path has union members in it, which the data tells apart.
+    """
     faults = error.errors(include_url=False)
-    fault = faults[0]
-    # The discriminator of a union stands in the path as the kind's name: the place is clearer without it.
-    kinds = {"text", "image", "tensor", "classification", "multilabel", "regression", "tokens", "embedding"}
-    kinds |= {"segmentation", "oneshot", "[key]"}
-    path = [p for i, p in enumerate(fault["loc"]) if not (i >= 2 and p in kinds)]
-    place = ".".join(str(p) for p in path) or "the top level"
-    message = fault["msg"].removeprefix("Value error, ")
+    places = [_place(fault["loc"], fault["type"], data) for fault in faults]
+    # A value that fits no member of a union is reported once per member; the one that went deepest knows best.
+    chosen = max(
+        (index for index, place in enumerate(places) if place[: len(places[0])] == places[0]),
+        key=lambda index: (len(places[index]), -index),
+    )
+    place = ".".join(part if part.isprintable() else repr(part) for part in places[chosen]) or "the top level"
+    more = len(set(map(tuple, places))) - 1
+    return f"{place}: {_fault_text(faults[chosen])}{f' (and {more} more)' if more > 0 else ''}"
+
+
+def _place(loc: tuple[str | int, ...], kind: str, data: Any) -> list[str]:
+    """The parts of a pydantic path that lead through the data."""
+    place: list[str] = []
+    for index, part in enumerate(loc):
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):  # a member of a union, or the key that is missing
+            if not (kind == "missing" and index == len(loc) - 1):
+                continue
+        place.append(str(part))
+    return place
+
+
+def _fault_text(fault: ErrorDetails) -> str:
     match fault["type"]:
         case "extra_forbidden":
-            message = "is not a key that is known here: remove it, or check its spelling"
+            return "is not a key that is known here: remove it, or check its spelling"
         case "missing":
-            message = "is missing"
+            return "is missing"
+        case "union_tag_not_found":
+            return "kind is missing: say which kind this is"
         case "value_error":
-            pass
-        case _:
-            message = f"{message}, got {fault['input']!r:.80}"
-            if fault["type"] == "string_type" and isinstance(fault["input"], int | float | bool):
-                message += ": quote it"
-    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-    return f"{place}: {message}{more}"
+            return fault["msg"].removeprefix("Value error, ")
+        case kind:
+            text = f"{fault['msg']}, got {fault['input']!r:.80}"
+            unquoted = kind == "string_type" and isinstance(fault["input"], int | float | bool | datetime.date)
+            return f"{text}: quote it" if unquoted else text
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -307,7 +333,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not read", key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
+import shutil
 import sys
 import time
 import warnings
@@ -24,10 +26,10 @@ from torchmetrics import MetricCollection
 
 from polyhead.models.data import Rows, Split, loader
 from polyhead.models.losses import MultiTaskLoss
-from polyhead.models.metrics import head_metrics, update
-from polyhead.models.network import MultiTaskNetwork
+from polyhead.models.metrics import computed, head_metrics, update
+from polyhead.models.network import MultiTaskNetwork, NamedModules
 from polyhead.models.preprocess import Preprocess
-from polyhead.models.run import Recipe, Run, RunRecord
+from polyhead.models.run import Recipe, Run, RunError, RunRecord
 from polyhead.models.spec import ModelSpec
 
 __all__ = ["train"]
@@ -57,7 +59,7 @@ class _Task(lightning.LightningModule):
         self.loss = MultiTaskLoss(spec.heads, heads, recipe.loss_weights)
         self.augment = augment
         self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.metrics = nn.ModuleDict({name: head_metrics(spec.heads[name]) for name in targets})
+        self.metrics = NamedModules({name: head_metrics(spec.heads[name]) for name in targets})
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = self.network(**self.preprocess(inputs))
@@ -103,7 +105,7 @@ class _Task(lightning.LightningModule):
         result: dict[str, dict[str, float]] = {}
         for head, metrics in self.metrics.items():
             assert isinstance(metrics, MetricCollection)
-            result[head] = {name: float(value) for name, value in metrics.compute().items()}
+            result[head] = computed(metrics)
             metrics.reset()
         return result
 
@@ -140,10 +142,15 @@ def train(
 
     Returns:
         The finished run, with its metrics on the test rows.
+
+    Raises:
+        RunError: the loss became NaN or infinite.
     """
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(out / name, ignore_errors=True)
     with _quiet():
         lightning.seed_everything(recipe.seed, verbose=False)
         steps = -(-len(split.train) // recipe.batch_size)
@@ -153,6 +160,8 @@ def train(
         trainer = _trainer(recipe, out, [best, EarlyStopping(MONITOR, patience=recipe.patience)], steps)
         trainer.fit(task, loader(split.train, recipe.batch_size, recipe.seed), loader(split.validation, 512))
         epochs = trainer.current_epoch
+        if not best.best_model_path or not math.isfinite(float(best.best_model_score or math.nan)):
+            raise RunError(f"{spec.name}: the loss is not finite after {epochs} epochs: lower the learning rate")
         trainer.test(task, loader(split.test, 512), ckpt_path="best", weights_only=True, verbose=False)
     network = task.network.eval()
     save_tensors({k: v.contiguous() for k, v in network.state_dict().items()}, out / "weights.safetensors")
@@ -194,6 +203,7 @@ def _quiet() -> Iterator[None]:
     """Lightning without its advertisements; data in memory needs no loader workers."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
     levels = [logger.level for logger in loggers]
+    deterministic = torch.are_deterministic_algorithms_enabled()
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -202,5 +212,6 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            torch.use_deterministic_algorithms(deterministic)  # the trainer switches it on for the whole process
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

@@ -18,6 +18,7 @@ import stat
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import orjson
 import safetensors
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
@@ -128,9 +129,12 @@ class Bundle:
             raise BundleError(f"{path}: is larger than {MAX_MANIFEST_BYTES} bytes: this is no manifest")
         data = path.read_bytes()
         try:
-            manifest = Manifest.model_validate_json(data)
+            content = orjson.loads(data)
+            manifest = Manifest.model_validate(content)
         except ValidationError as error:
-            raise BundleError(f"{path}: {first_fault(error)}: export the bundle again") from None
+            raise BundleError(f"{path}: {first_fault(error, content)}: export the bundle again") from None
+        except orjson.JSONDecodeError as error:
+            raise BundleError(f"{path}: is not JSON ({error}): export the bundle again") from None
         except SpecError as error:
             raise BundleError(f"{path}: {error}") from None
         return cls(folder, manifest, hashlib.sha256(data).hexdigest())

@@ -46,7 +46,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise LaunchError(f"{source}: {first_fault(error)}") from None
+            raise LaunchError(f"{source}: {first_fault(error, values)}") from None
 
     def threads_per_worker(self) -> int:
         """Threads of one forward pass."""

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 __all__ = ["BasicBlock", "ResNet", "resnet18"]
 
 
+# Kernel, stride and padding of the first convolution.
+STEMS = {"imagenet": (7, 2, 3), "small": (3, 1, 1)}
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and the identity beside them."""
 
@@ -43,7 +47,7 @@ class ResNet(nn.Module):
     """Stages of residual blocks, each but the first at half the resolution, then the mean over the pixels.
 
     Args:
-        blocks: blocks per stage, up to four stages.
+        blocks: blocks per stage.
         widths: channels per stage; the last is `out_features`.
         in_channels: channels of the image.
         stem: `imagenet` (7x7, stride 2, then max pooling: images of about 224 pixels) or `small` (3x3, stride 1).
@@ -59,7 +63,9 @@ class ResNet(nn.Module):
         super().__init__()
         if len(blocks) != len(widths) or not blocks:
             raise ValueError(f"blocks {tuple(blocks)} and widths {tuple(widths)}: give one of each per stage")
-        kernel, stride, padding = (7, 2, 3) if stem == "imagenet" else (3, 1, 1)
+        if stem not in STEMS:
+            raise ValueError(f"stem {stem!r} is not known (stems: {', '.join(STEMS)})")
+        kernel, stride, padding = STEMS[stem]
         self.conv1 = nn.Conv2d(in_channels, widths[0], kernel, stride=stride, padding=padding, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)

@@ -98,7 +98,8 @@ def shift(inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Te
     """Move half the batch by one pixel sideways, where the edge it would lose is empty, so the ink stays."""
     image = inputs["image"]
     for step, edge in ((1, image[:, :, -1]), (-1, image[:, :, 0])):
-        chosen = (torch.rand(len(image), generator=generator) < 0.25) & (edge.flatten(1).amax(dim=1) == 0)
+        drawn = torch.rand(len(image), generator=generator).to(image.device) < 0.25
+        chosen = drawn & (edge.flatten(1).amax(dim=1) == 0)
         image = torch.where(chosen[:, None, None, None], torch.roll(image, step, dims=2), image)
     return {**inputs, "image": image}
 
