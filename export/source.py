@@ -19,7 +19,7 @@ from torch import nn
 
 from polyhead.export.errors import ExportError
 from polyhead.models.run import Run
-from polyhead.models.spec import ImageInput, ModelSpec, TensorInput
+from polyhead.models.spec import ImageInput, ModelSpec, TensorInput, TextInput
 from polyhead.serving.golden import Array
 
 __all__ = ["Source", "from_factory", "from_run"]
@@ -173,8 +173,6 @@ def random_samples(spec: ModelSpec, rows: int = RANDOM_SAMPLES, seed: int = 0) -
 def _row(spec: ModelSpec, name: str) -> Array:
     """An empty row of an input: its dtype and shape."""
     value = spec.inputs[name]
-    if isinstance(value, ImageInput):
-        return np.empty((*value.size, value.depth), dtype=np.uint8)
-    if isinstance(value, TensorInput) and not value.free:
-        return np.empty(tuple(int(d) for d in value.shape), dtype=value.dtype)
-    raise ExportError(f"input {name!r} of kind {value.kind} needs --samples, which this version does not export yet")
+    if isinstance(value, TextInput) or (isinstance(value, TensorInput) and value.free):
+        raise ExportError(f"input {name!r} of kind {value.kind} with a free length cannot be exported by this version")
+    return np.empty(tuple(int(d) for d in value.shape), dtype=value.dtype)

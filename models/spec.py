@@ -97,6 +97,16 @@ class ImageInput(Strict):
         """The number of channels."""
         return 1 if self.channels == "gray" else 3
 
+    @property
+    def dtype(self) -> str:
+        """Of one row."""
+        return "uint8"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row: height, width, channels."""
+        return (*self.size, self.depth)
+
     @model_validator(mode="after")
     def _one_value_per_channel(self) -> Self:
         for key in ("mean", "std"):

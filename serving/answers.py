@@ -102,6 +102,7 @@ def softmax(logits: Array) -> Array:
 
 
 def sigmoid(logits: Array) -> Array:
-    """Probabilities, safe for logits of any size; `tanh` cannot overflow."""
-    result: Array = 0.5 * (np.tanh(0.5 * logits) + 1.0)
+    """Probabilities, safe for logits of any size, exact also where they are tiny."""
+    small = np.exp(-np.abs(logits))
+    result: Array = np.where(logits >= 0, np.float32(1), small) / (1 + small)
     return result

@@ -22,14 +22,16 @@ import orjson
 import safetensors
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from polyhead.models.spec import ModelSpec, SpecError, first_fault
+from polyhead.models.spec import InputSpec, ModelSpec, SpecError, TextInput, first_fault
 from polyhead.serving.errors import BundleError
-from polyhead.serving.golden import Golden, Tolerance
+from polyhead.serving.golden import Array, Golden, Tolerance
 
 __all__ = ["GOLDEN", "MANIFEST", "Bundle", "FileEntry", "Graph", "Manifest", "Packed"]
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.safetensors"
+# Not blocking: a pipe put in a file's place must not hang us.
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 # A file inside the bundle: forward slashes, no "..", no leading slash, no hidden names.
@@ -113,6 +115,7 @@ class Bundle:
             BundleError: naming the file that is missing, changed, unlisted, or a link.
         """
         bundle = cls._read_manifest(folder)
+        bundle._check_graphs()
         bundle._check_listing()
         for name in bundle.manifest.files:
             bundle.read(name)
@@ -138,6 +141,14 @@ class Bundle:
         except SpecError as error:
             raise BundleError(f"{path}: {error}") from None
         return cls(folder, manifest, hashlib.sha256(data).hexdigest())
+
+    def _check_graphs(self) -> None:
+        """Every graph takes the spec's inputs and returns every head."""
+        heads = set(self.spec.heads)
+        for graph in self.manifest.graphs:
+            packed = graph.packed
+            if not set(graph.inputs) == set(self.spec.inputs) or not heads == set(packed.columns) == set(packed.shapes):
+                raise BundleError(f"{self.folder}: graph {graph.id} does not fit the spec: export the bundle again")
 
     def _check_listing(self) -> None:
         expected = {MANIFEST, *self.manifest.files}
@@ -171,7 +182,7 @@ class Bundle:
         """
         entry = self.manifest.files[name]
         try:
-            descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self.folder / name, READ_FLAGS)
         except OSError as error:
             raise BundleError(f"{self.folder}: {name} cannot be read ({error.strerror})") from None
         with os.fdopen(descriptor, "rb") as file:
@@ -201,6 +212,21 @@ class Bundle:
         except (safetensors.SafetensorError, KeyError) as error:
             raise BundleError(f"{self.folder}: {GOLDEN} is damaged ({error}): export the bundle again") from None
         wanted, heads = set(self.spec.inputs), set(self.spec.heads)
-        if set(golden.inputs) != wanted or set(golden.outputs) != heads or golden.rows < 1:
+        fits = set(golden.inputs) == wanted and set(golden.outputs) == heads and golden.rows >= 1
+        columns = (*golden.inputs.values(), *golden.outputs.values())
+        fits = fits and {len(column) for column in columns} == {golden.rows}
+        if not fits or not all(_is_row_of(self.spec.inputs[n], a) for n, a in golden.inputs.items()):
             raise BundleError(f"{self.folder}: {GOLDEN} does not fit the spec: export the bundle again")
         return golden
+
+
+def _is_row_of(spec: InputSpec, array: Array) -> bool:
+    """Whether an array holds rows of an input: its dtype, and its shape where that is fixed."""
+    if isinstance(spec, TextInput):
+        return False
+    same = len(spec.shape) == array.ndim - 1
+    return (
+        same
+        and array.dtype == spec.dtype
+        and all(isinstance(w, str) or w == g for w, g in zip(spec.shape, array.shape[1:], strict=True))
+    )

@@ -68,8 +68,9 @@ class Client:
             body["heads"] = list(heads)
         if options:
             body["options"] = dict(options)
-        answer = self._post(model, json=body)
-        predictions: list[dict[str, Any]] = answer["predictions"]
+        predictions = self._post(model, json=body).get("predictions")
+        if not isinstance(predictions, list):
+            raise ServerError(f"{model}: 200: an answer without predictions: {self.url} is no Polyhead server")
         return predictions
 
     def predict_file(
@@ -91,13 +92,14 @@ class Client:
         except httpx.TransportError as error:
             raise ServerError(f"no answer from {self.url} ({error}): is it running? polyhead serve BUNDLE") from None
         try:
-            body: dict[str, Any] = response.json()
+            content = response.json()
         except ValueError:
-            body = {}
-        if response.status_code != httpx.codes.OK:
+            content = None
+        body: dict[str, Any] = content if isinstance(content, dict) else {}
+        if response.status_code != httpx.codes.OK or not body:
             # TorchServe's own errors carry a message, ours an error.
             message = body.get("error") or body.get("message") or response.text[:200]
-            place = ".".join(str(part) for part in body.get("loc", ()))
+            place = ".".join(str(part) for part in body.get("loc") or ())
             raise ServerError(
                 f"{model}: {response.status_code}: {message}{f' (at {place})' if place else ''}",
                 response.status_code,

@@ -79,12 +79,13 @@ def fault(head: HeadSpec, actual: Array, expected: Array, tolerance: Tolerance) 
     """What is wrong with a head's output beside eager's, in words; None where nothing is.
 
     Values first, then decisions: the label of the largest logit, the side of the threshold, the direction of a vector.
-    A decision counts where eager's own margin is wider than what the tolerance allows to move.
+    A decision counts where eager's own margin is wider than twice the absolute tolerance.
     """
     if actual.shape != expected.shape:
         return f"shape {list(actual.shape)}, eager has {list(expected.shape)}"
-    if not np.isfinite(actual).all():
-        return f"{int((~np.isfinite(actual)).sum())} values are not finite"
+    for name, values in (("its", actual), ("eager's", expected)):
+        if not np.isfinite(values).all():
+            return f"{int((~np.isfinite(values)).sum())} of {name} values are not finite"
     wide, reference = actual.astype(np.float64), expected.astype(np.float64)
     error = np.abs(wide - reference)
     scale = np.abs(reference).reshape(len(reference), -1).max(axis=1, initial=0.0)

@@ -72,7 +72,7 @@ def choose_heads(spec: ModelSpec, wanted: object) -> tuple[str, ...]:
     for index, name in enumerate(wanted):
         if name not in spec.heads:
             raise UnknownHead(
-                f"head {name!r} is not in model {spec.name} {spec.version} "
+                f"head {name!r:.80} is not in model {spec.name} {spec.version} "
                 f'(heads: {", ".join(spec.heads)}): check "heads"',
                 ("heads", index),
             )
@@ -92,7 +92,7 @@ def parse_options(values: object) -> Options:
         raise InvalidInstance('"options" must be an object with top_k, scores, raw', ("options",))
     for key, value in values.items():
         if key not in ("top_k", "scores", "raw"):
-            raise UnknownOption(f"option {key!r} is not known (options: top_k, scores, raw)", ("options", key))
+            raise UnknownOption(f"option {key!r:.80} is not known (options: top_k, scores, raw)", ("options", key))
         if key == "top_k" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InvalidInstance(f"top_k must be a whole number of 1 or more, got {value!r:.40}", ("options", key))
         if key != "top_k" and not isinstance(value, bool):

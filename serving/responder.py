@@ -7,7 +7,7 @@ whole batch -> bytes. A request that fails, at any stage, fails alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -24,8 +24,6 @@ from polyhead.serving.settings import Settings
 __all__ = ["Responder"]
 
 logger = logging.getLogger(__name__)
-
-Decoder = Callable[[HttpRequest, object, Settings], Query]
 
 
 class Responder:
@@ -138,6 +136,7 @@ class Responder:
 
 def _finite_rows(output: Array) -> Array | None:
     """Which rows are finite; None where all are, which one sum can tell."""
-    if np.isfinite(output.sum(dtype=np.float64)):
-        return None
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        if np.isfinite(output.sum(dtype=np.float64)):
+            return None
     return np.asarray(np.isfinite(output).reshape(len(output), -1).all(axis=1))

@@ -29,13 +29,17 @@ def decode(data: bytes | bytearray | memoryview, spec: ImageInput, max_pixels: i
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked first
+            warnings.simplefilter("ignore")  # of Pillow's: our own limit is checked, and oddities are the sender's
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
             if width * height > max_pixels:
                 raise PayloadTooLarge(f"image of {width} x {height} pixels, allowed are {max_pixels} in all", loc)
+            if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip instead of scale
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert(MODES[spec.channels])
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError):
+    except Image.DecompressionBombError:
+        raise PayloadTooLarge(f"image of far too many pixels, allowed are {max_pixels} in all", loc) from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
         raise MalformedBody(
             f"the {len(data)} bytes are no whole PNG or JPEG image: send the file as it is", loc
         ) from None

@@ -32,6 +32,13 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
         RequestError: naming the place in the body.
     """
     try:
+        return _decode(request, spec, settings)
+    except RecursionError:  # orjson allows deeper nesting than Python's stack
+        raise MalformedBody("the body is nested too deeply: send flat lists of numbers") from None
+
+
+def _decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
+    try:
         body = orjson.loads(request.body)
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"the body is not JSON: {error}") from None

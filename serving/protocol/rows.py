@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,11 +47,17 @@ def from_json(name: str, spec: TensorInput, value: Any, shape: Sequence[int | st
         InvalidInstance: no numbers, ragged, out of the dtype's range, or of another shape.
         InputNotFinite: NaN or infinity, also by overflow of the dtype.
     """
-    try:
-        array = np.asarray(value)
-    except (ValueError, OverflowError, RecursionError):
-        raise InvalidInstance(f"input {name!r}: lists of different lengths, wanted shape {_text(shape)}", loc) from None
     wanted = np.dtype(spec.dtype)
+    # Before numpy sees it: it would take true for 1 among numbers, and widen every entry to the longest string.
+    odd = _leaf_types(value) - ({bool} if wanted.kind == "b" else {int, float})
+    if odd - {list}:
+        raise InvalidInstance(f"input {name!r}: wanted {spec.dtype} numbers, got {_sample(value)}", loc)
+    try:
+        array = np.asarray([] if odd else value)
+    except (ValueError, OverflowError):
+        odd = {list}
+    if odd:
+        raise InvalidInstance(f"input {name!r}: lists of different lengths, wanted shape {_text(shape)}", loc)
     kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[wanted.kind]
     if array.size == 0:
         array = array.astype(wanted)
@@ -84,6 +91,8 @@ def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray, loc: Place
             loc,
         )
     array = np.frombuffer(data, dtype=dtype).reshape(1, *(-1 if isinstance(d, str) else d for d in spec.shape))
+    if dtype.kind == "b" and max(data) > 1:
+        raise InvalidInstance(f"input {name!r}: bytes of a bool are 0 or 1, got {max(data)}", loc)
     array = array.astype(spec.dtype, copy=False)
     require_finite(name, array, loc)
     return array
@@ -113,12 +122,18 @@ def _image(spec: ImageInput, value: Any, max_pixels: int, loc: Place) -> Array:
             f"[height][width][channels] from 0 to 255; got {_sample(value)}",
             loc,
         )
-    pixels = TensorInput(kind="tensor", dtype="uint8", shape=(*spec.size, spec.depth))
+    pixels = TensorInput(kind="tensor", dtype="uint8", shape=spec.shape)
     depth_left_out = spec.depth == 1 and _depth(value) == 2
     shape = spec.size if depth_left_out else pixels.shape
-    return from_json(loc[-1] if isinstance(loc[-1], str) else "image", pixels, value, shape, loc).reshape(
-        *spec.size, spec.depth
-    )
+    return from_json(loc[-1] if isinstance(loc[-1], str) else "image", pixels, value, shape, loc).reshape(spec.shape)
+
+
+def _leaf_types(value: Any) -> set[type]:
+    """The types of everything in nested lists that is no list; lists of uneven depth count as a type themselves."""
+    layer = [value]
+    while (types := set(map(type, layer))) == {list}:
+        layer = list(chain.from_iterable(layer))
+    return types
 
 
 def _depth(value: Any) -> int:
@@ -146,10 +161,5 @@ def _sample(value: Any) -> str:
     while isinstance(value, list) and value:
         odd = next((v for v in value if isinstance(v, str) or v is None or isinstance(v, dict | bool)), value[0])
         value = odd
-    return {
-        type(None): "null",
-        bool: "true or false",
-        str: "a string",
-        dict: "an object",
-        list: "an empty list",
-    }.get(type(value), f"{value!r:.40}")
+    words = {type(None): "null", bool: "true or false", str: "a string", dict: "an object", list: "an empty list"}
+    return words.get(type(value)) or f"{value!r:.40}"

@@ -33,6 +33,8 @@ __all__ = ["Served", "Server"]
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 STOP_SECONDS = 15.0  # for TorchServe to stop by itself, before it is killed
+# Environment variables with which TorchServe would overrule the configuration we render.
+THEIRS = ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 0.5  # for the last lines of a worker that died to arrive
 PR_SET_PDEATHSIG = 1
@@ -163,9 +165,7 @@ class Server:
         ]
 
     def _spawn(self) -> None:
-        environment = {
-            k: v for k, v in os.environ.items() if k not in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")
-        }
+        environment = {name: value for name, value in os.environ.items() if name not in THEIRS}
         self._process = subprocess.Popen(
             self._command(),
             cwd=self.folder,

@@ -72,6 +72,12 @@ def test_ties_keep_the_order_of_the_labels():
     assert [top["label"] for top in answer["top"]] == ["dog", "hen", "cat", "cow"]
 
 
+def test_ties_among_many_labels_keep_their_order_too():
+    spec = ClassificationHead(kind="classification", labels=tuple(f"label {i}" for i in range(100)))
+    (answer,) = _answers(spec, [[float(i % 2) for i in range(100)]], top_k=100)
+    assert [top["index"] for top in answer["top"]] == [*range(1, 100, 2), *range(0, 100, 2)]
+
+
 def test_no_top_and_no_scores_unless_asked():
     assert all({"top", "scores", "raw"}.isdisjoint(answer) for answer in _answers(ANIMALS, LOGITS))
 

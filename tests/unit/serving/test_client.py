@@ -92,10 +92,10 @@ def test_an_empty_list_of_heads_is_not_all_of_them():
 
 def test_a_file_is_sent_as_it_is():
     data = bytes(range(256))
-    with _serve(orjson.dumps(ANSWERS[0])) as server, Client(server.url + "/") as client:
+    with _serve(orjson.dumps(ANSWERS[0])) as server, Client(server.url + "/behind/") as client:
         assert client.predict_file("mlp", data, "image/png", ["color", "level"]) == ANSWERS[0]
         client.predict_file("mlp", data, "image/jpeg")
-    assert server.paths == ["/predictions/mlp"] * 2
+    assert server.paths == ["/behind/predictions/mlp"] * 2
     assert server.bodies == [data, data]
     assert server.headers[0]["content-type"] == "image/png"
     assert server.headers[0]["x-polyhead-heads"] == "color,level"

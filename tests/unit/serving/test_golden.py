@@ -42,7 +42,9 @@ def test_another_shape_is_a_fault(shape: tuple[int, ...]):
 def test_numbers_that_are_not_finite_are_counted(bad: list[float], count: int):
     actual = np.zeros((3, 2), np.float32)
     actual.flat[: len(bad)] = bad
-    assert _fault(LEVEL, actual, np.zeros((3, 2)), Tolerance(atol=1e9, rtol=0)) == f"{count} values are not finite"
+    assert (
+        _fault(LEVEL, actual, np.zeros((3, 2)), Tolerance(atol=1e9, rtol=0)) == f"{count} of its values are not finite"
+    )
 
 
 @pytest.mark.parametrize(("error", "faulty"), [(0.0009, False), (0.0011, True), (-0.0009, False), (-0.0011, True)])

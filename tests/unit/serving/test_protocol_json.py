@@ -35,6 +35,7 @@ LONG = _spec(x=_tensor("int64", 2))
 BOOL = _spec(x=_tensor("bool", 2))
 HALF = _spec(x=_tensor("float16", 2))
 FREE = _spec(x=_tensor("float32", "steps", 2))
+FREE_LAST = _spec(x=_tensor("float32", 2, "steps"))
 TWO = _spec(a=_tensor("float32", 2), b=_tensor("int64", 1))
 GRAY = _spec(image={"kind": "image", "size": [2, 3], "channels": "gray"})
 RGB = _spec(image={"kind": "image", "size": [2, 2]})
@@ -279,6 +280,7 @@ WRONG_ROW = [
     (BOOL, [0, 1], [True, False], "invalid_instance", "x", "input 'x': wanted bool numbers, got 0"),
     (FREE, [[1, 2, 3]], [[1, 2]], "invalid_instance", "x", "input 'x': shape [1, 3], wanted [steps, 2]"),
     (FREE, [], [[1, 2]], "invalid_instance", "x", "input 'x': shape [0], wanted [steps, 2]"),
+    (FREE_LAST, [[], []], [[1], [2]], "invalid_instance", "x", "input 'x': shape [2, 0], wanted [2, steps]"),
     (GRAY, [[1, 2], [3, 4]], GRAY_PIXELS, "invalid_instance", "image", "input 'image': shape [2, 2], wanted [2, 3]"),
     (
         GRAY,
