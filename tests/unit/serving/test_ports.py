@@ -1,0 +1,53 @@
+"""Ports: taken ones are refused before anything is started."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from polyhead.serving.errors import LaunchError
+from polyhead.serving.torchserve import ports
+
+
+def free_block() -> int:
+    """A port with the two after it free."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+        try:
+            for offset in range(3):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port + offset))
+        except OSError:
+            continue
+        return port
+
+
+def test_management_and_metrics_follow_inference():
+    port = free_block()
+    found = ports.addresses("127.0.0.1", port)
+    assert (found.inference, found.management, found.metrics) == (port, port + 1, port + 2)
+    assert len({port, port + 1, port + 2, found.grpc_inference, found.grpc_management}) == 5
+
+
+def test_port_0_takes_five_different_ports():
+    found = ports.addresses("127.0.0.1", 0)
+    assert len({found.inference, found.management, found.metrics, found.grpc_inference, found.grpc_management}) == 5
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2])
+def test_each_port_that_is_in_use_is_named(offset):
+    port = free_block()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port + offset))
+        taken.listen()
+        with pytest.raises(LaunchError, match=rf"port {port + offset} on 127\.0\.0\.1 is in use"):
+            ports.addresses("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("port", [-1, 65535, 99999])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(LaunchError, match=rf"port {port} is outside"):
+        ports.addresses("127.0.0.1", port)
