@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric, MetricCollection, R2Score
-from torchmetrics.classification import MulticlassAccuracy, MultilabelF1Score
+from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MultilabelF1Score
 
 from polyhead.models.losses import MISSING_CLASS
 from polyhead.models.spec import (
@@ -55,7 +55,9 @@ def head_metrics(spec: HeadSpec) -> MetricCollection:
         case ClassificationHead():
             metrics = {"accuracy": MulticlassAccuracy(len(spec.labels), average="micro", ignore_index=MISSING_CLASS)}
         case MultilabelHead():
-            metrics = {"f1": MultilabelF1Score(len(spec.labels), average="macro", ignore_index=MISSING_CLASS)}
+            several = len(spec.labels) > 1
+            f1 = MultilabelF1Score(len(spec.labels), ignore_index=MISSING_CLASS) if several else BinaryF1Score()
+            metrics = {"f1": f1}
         case RegressionHead():
             metrics = {"mae": MeanAbsoluteError(), "r2": R2Score()}
         case EmbeddingHead():
@@ -75,8 +77,13 @@ def update(spec: HeadSpec, metrics: MetricCollection, output: Tensor, target: Te
             if spec.dim == 1:
                 output, target = output.flatten(), target.flatten()
         case MultilabelHead():
-            target = torch.where(torch.isnan(target), torch.full_like(target, MISSING_CLASS), target).long()
+            known = ~torch.isnan(target)
             output = (output.sigmoid() >= torch.tensor(spec.threshold, device=output.device)).long()
+            target = torch.where(known, target, torch.full_like(target, MISSING_CLASS)).long()
+            if len(spec.labels) == 1:
+                output, target = output[known], target[known]
+            elif not known.any():
+                return
         case _:
             known = target != MISSING_CLASS
             output, target = output[known], target[known]

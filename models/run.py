@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,10 +33,10 @@ class Recipe(BaseModel):
     seed: int = Field(default=0, ge=0)
     max_epochs: int = Field(default=40, ge=1)
     batch_size: int = Field(default=64, ge=2)  # batch normalisation needs two rows
-    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=1e-4, ge=0)
     patience: int = Field(default=8, ge=1)  # epochs without a better validation loss before it stops
-    loss_weights: dict[str, float] = {}  # by head name; 1 where not named
+    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # by head name; 1 where not named
 
 
 class RunRecord(BaseModel):
@@ -89,7 +89,7 @@ class Run:
             record = RunRecord.model_validate(data)
         except ValidationError as error:
             raise RunError(f"{path}: {first_fault(error, data)}") from None
-        except ValueError as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise RunError(f"{path}: is not JSON ({error}): train again") from None
         run = cls(folder, record, ModelSpec.load(folder / "spec.yaml"))
         for needed in (run.weights, run.samples):

@@ -17,7 +17,6 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
-    StrictInt,
     StrictStr,
     ValidationError,
     field_validator,
@@ -125,7 +124,7 @@ class TensorInput(Strict):
     dtype: Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"] = "float32"
     shape: tuple[Size | Name, ...]
     # The value that fills a free dimension up to the longest row of a batch; None groups rows of equal shape instead.
-    pad: StrictInt | Number | None = None
+    pad: Number | None = None
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -244,6 +243,8 @@ class ModelSpec(Strict):
         for head in self.heads:
             if head.lower().startswith(RESERVED_PREFIX):
                 raise ValueError(f"head name {head!r} begins with {RESERVED_PREFIX!r}, which is reserved: rename it")
+        for name in sorted(set(self.heads) & set(self.inputs)):
+            raise ValueError(f"{name!r} is the name of an input and of a head: rename one, a graph needs both apart")
         texts = any(isinstance(spec, TextInput) for spec in self.inputs.values())
         for head, spec in self.heads.items():
             if isinstance(spec, TokensHead) and not texts:
@@ -280,7 +281,7 @@ class ModelSpec(Strict):
             raise SpecError(f"{path}: cannot be read ({error}): give a YAML file") from None
         try:
             data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - PyYAML's constructors raise whatever they trip over
             raise SpecError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
         return cls.parse(data, source=str(path))
 
@@ -304,8 +305,9 @@ def first_fault(error: ValidationError, data: Any) -> str:
         (index for index, place in enumerate(places) if place[: len(places[0])] == places[0]),
         key=lambda index: (len(places[index]), -index),
     )
-    place = ".".join(part if part.isprintable() else repr(part) for part in places[chosen]) or "the top level"
-    more = len(set(map(tuple, places))) - 1
+    best = places[chosen]
+    place = ".".join(part if part.isprintable() else repr(part) for part in best) or "the top level"
+    more = len({tuple(p) for p in places if p[: len(best)] != best[: len(p)]})
     return f"{place}: {_fault_text(faults[chosen])}{f' (and {more} more)' if more > 0 else ''}"
 
 

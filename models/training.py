@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from polyhead.models.data import Rows, Split, loader
@@ -55,8 +55,7 @@ class _Task(lightning.LightningModule):
         self.spec, self.recipe, self.targets, self.steps = spec, recipe, targets, steps
         self.network = network
         self.preprocess = Preprocess(spec.inputs)
-        heads = {name: module for name, module in network.heads.items() if isinstance(module, nn.Module)}
-        self.loss = MultiTaskLoss(spec.heads, heads, recipe.loss_weights)
+        self.loss = MultiTaskLoss(spec.heads, dict(network.heads.items()), recipe.loss_weights)
         self.augment = augment
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.metrics = NamedModules({name: head_metrics(spec.heads[name]) for name in targets})

@@ -177,6 +177,13 @@ def test_shift_passes_other_inputs_through(images):
     assert digits.shift({"image": images[:4], "other": other}, torch.Generator())["other"] is other
 
 
+def test_shift_runs_where_the_image_is_with_a_generator_on_the_cpu():
+    # `meta` stands in for a GPU: operands on two devices are an error there too.
+    image = torch.zeros(5, 8, 8, 1, dtype=torch.uint8, device="meta")
+    after = shifted(image)
+    assert (after.device.type, after.dtype, after.shape) == ("meta", image.dtype, image.shape)
+
+
 # Network
 
 

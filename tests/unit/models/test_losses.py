@@ -171,6 +171,21 @@ def test_contrastive_does_not_take_missing_for_a_class():
     torch.testing.assert_close(got, supervised_contrastive_loss(vectors[[0, 1, 4, 5]], torch.tensor([0, 0, 1, 1])))
 
 
+@pytest.mark.parametrize(("values", "target"), [((4,), (4, 1)), ((4, 1), (4,)), ((4,), (4,))])
+def test_regression_takes_a_row_of_one_value_with_or_without_its_dimension(values, target):
+    # errors 1, 0, 2 and a missing one: (0.5 + 0 + 1.5) / 3
+    got = torch.tensor([2.0, 3.0, 3.0, 9.0]).reshape(values).requires_grad_()
+    loss = regression_loss(got, torch.tensor([1.0, 3.0, 5.0, NAN]).reshape(target))
+    assert loss.item() == pytest.approx(2 / 3, rel=1e-6)
+    loss.backward()
+    assert got.grad.flatten().tolist() == [pytest.approx(1 / 3), 0.0, pytest.approx(-1 / 3), 0.0]
+
+
+def test_regression_of_other_shapes_is_refused():
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        regression_loss(noise(4, 2), noise(4, 1))
+
+
 # The sum over heads
 
 HEADS = heads_of(
@@ -223,6 +238,12 @@ def test_a_head_of_weight_0_gets_no_gradient():
     MultiTaskLoss(HEADS, {}, {"cls": 0.0})(outputs, TARGETS)[0].backward()
     assert torch.equal(outputs["cls"].grad, torch.zeros(4, 3))
     assert outputs["multi"].grad.abs().sum() > 0
+
+
+def test_data_without_any_target_is_refused():
+    with pytest.raises(SpecError) as caught:
+        MultiTaskLoss(HEADS, {}, {})(OUTPUTS, {})
+    assert str(caught.value) == "the data has targets for none of the heads: there is nothing to learn"
 
 
 def test_a_weight_for_no_head_is_refused():

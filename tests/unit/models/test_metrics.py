@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from polyhead.models.metrics import NearestNeighbourAccuracy, head_metrics, update
+from polyhead.models.metrics import NearestNeighbourAccuracy, computed, head_metrics, update
 from polyhead.models.spec import ModelSpec, SpecError
 
 NAN = math.nan
@@ -103,6 +103,75 @@ def test_a_kind_without_metrics_is_refused(content):
     assert str(caught.value) == f"no metrics for heads of kind {content['kind']!r}"
 
 
+# Too few targets
+
+
+@pytest.mark.parametrize(
+    ("spec", "output", "target", "expected"),
+    [
+        pytest.param(NUMBER, [[1.0], [2.0], [3.0]], [[NAN]] * 3, {}, id="number, none"),
+        pytest.param(NUMBER, [[1.0], [2.0], [3.0]], [[NAN], [2.5], [NAN]], {"mae": 0.5}, id="number, one"),
+        pytest.param(NUMBER, [[1.0], [2.0], [3.0]], [[1.0], [3.0], [NAN]], {"mae": 0.5, "r2": 0.5}, id="number, two"),
+        pytest.param(PAIR, [[1.0, 2.0], [3.0, 4.0]], [[NAN, 2.0], [3.0, NAN]], {}, id="numbers, none whole"),
+        pytest.param(PAIR, [[1.0, 2.0], [3.0, 4.0]], [[1.0, 3.0], [3.0, NAN]], {"mae": 0.5}, id="numbers, one whole"),
+        pytest.param(CLASSES, [[1.0, 0.0, 0.0]] * 2, [-1, -1], {}, id="classification, none"),
+        pytest.param(CLASSES, [[1.0, 0.0, 0.0]] * 2, [-1, 0], {"accuracy": 1.0}, id="classification, one"),
+        pytest.param(VECTOR, [[1.0, 0.0]] * 2, [-1, -1], {}, id="embedding, none"),
+        pytest.param(VECTOR, [[1.0, 0.0]] * 2, [-1, 0], {"nearest_neighbour_accuracy": 0.0}, id="embedding, one"),
+    ],
+)
+def test_metrics_with_too_few_targets_are_left_out(spec, output, target, expected):
+    metrics = head_metrics(spec)
+    update(spec, metrics, torch.tensor(output), torch.tensor(target))
+    assert computed(metrics) == pytest.approx(expected)
+    assert all(type(value) is float for value in computed(metrics).values())
+
+
+@pytest.mark.parametrize("spec", [CLASSES, LABELS, NUMBER, PAIR, VECTOR])
+def test_metrics_that_saw_nothing_are_left_out(spec):
+    assert computed(head_metrics(spec)) == {}
+
+
+def test_computed_gives_what_compute_gives():
+    metrics = head_metrics(NUMBER)
+    update(NUMBER, metrics, torch.tensor([[2.0], [3.0], [3.0]]), torch.tensor([[1.0], [3.0], [5.0]]))
+    assert computed(metrics) == pytest.approx({"mae": 1.0, "r2": 0.375})
+    metrics.reset()
+    assert computed(metrics) == {}
+
+
+# Thresholds
+
+# Chances of a: 0.9, 0.6, 0.4, 0.2 with a holding in rows 0, 1, 2; of b: 0.9, 0.7, 0.3, 0.1, holding in row 0.
+CHANCES = [[0.9, 0.9], [0.6, 0.7], [0.4, 0.3], [0.2, 0.1]]
+HOLDING = [[1.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "a", "b"),
+    [
+        (0.5, 4 / 5, 2 / 3),  # a: 2 right, 1 missed.  b: 1 right, 1 too many.
+        (0.25, 1.0, 1 / 2),  # a: 3 right.  b: 1 right, 2 too many.
+        (0.8, 1 / 2, 1.0),  # a: 1 right, 2 missed.  b: 1 right.
+        ([0.25, 0.8], 1.0, 1.0),
+        ([0.8, 0.25], 1 / 2, 1 / 2),
+        ([0, 1], 6 / 7, 0.0),  # a: 3 right, 1 too many.  b: 1 missed.
+    ],
+)
+def test_f1_cuts_at_the_heads_thresholds(threshold, a, b):
+    spec = spec_of(kind="multilabel", labels=["a", "b"], threshold=threshold)
+    logits = torch.tensor(CHANCES).logit().tolist()
+    assert measured(spec, (logits, HOLDING)) == {"f1": (a + b) / 2}
+
+
+def test_a_chance_on_the_threshold_holds():
+    assert measured(LABELS, ([[0.0, 0.0]], [[1.0, 1.0]])) == {"f1": 1.0}
+
+
+def test_a_multilabel_head_may_have_one_label():
+    assert measured(spec_of(kind="multilabel", labels=["a"]), ([[1.0], [-1.0]], [[1.0], [1.0]])) == {"f1": 2 / 3}
+
+
 # Nearest neighbour
 
 
@@ -131,4 +200,10 @@ def test_nearest_is_by_angle_and_not_by_distance():
 def test_a_row_is_not_its_own_neighbour_even_where_all_others_point_away():
     metric = NearestNeighbourAccuracy()
     metric.update(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1]))
+    assert metric.compute().item() == 0.0
+
+
+def test_a_single_row_has_no_neighbour():
+    metric = NearestNeighbourAccuracy()
+    metric.update(torch.tensor([[1.0, 0.0]]), torch.tensor([3]))
     assert metric.compute().item() == 0.0

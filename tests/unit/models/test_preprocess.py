@@ -76,3 +76,11 @@ def test_every_image_has_its_own_constants_and_anything_else_is_left_alone():
 def test_a_missing_input_is_a_key_error_with_its_name():
     with pytest.raises(KeyError, match="x"):
         Preprocess(inputs_of(x={"kind": "tensor", "shape": [3]}))({})
+
+
+@pytest.mark.parametrize("name", ["values", "type", "keys", "items", "half", "float"])
+def test_an_image_may_be_named_like_a_method(name):
+    module = Preprocess(inputs_of(**{name: {"kind": "image", "size": [2, 2], "channels": "gray", "mean": [0.2]}}))
+    result = module({name: torch.full((1, 2, 2, 1), 51, dtype=torch.uint8)})
+    assert list(result) == [name]
+    torch.testing.assert_close(result[name], torch.zeros(1, 1, 2, 2))

@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from polyhead.models.run import Recipe, Run, RunRecord
+from polyhead.models.run import Recipe, Run, RunError, RunRecord
 from polyhead.models.spec import ModelSpec, SpecError
 
 SPEC = ModelSpec.parse(
@@ -29,12 +29,15 @@ def run(tmp_path):
     run = Run(tmp_path / "toy", RECORD, SPEC)
     run.folder.mkdir()
     run.write()
+    run.weights.touch()
+    run.samples.touch()
     return run
 
 
-def fault_of(folder):
-    with pytest.raises(SpecError) as caught:
+def fault_of(folder, error=RunError):
+    with pytest.raises(error) as caught:
         Run.open(folder)
+    assert type(caught.value) is error
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -73,8 +76,6 @@ def having(**changes):
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
-        ("", "the top level", "Invalid JSON"),
-        (RECORD.model_dump_json()[:-9], "the top level", "Invalid JSON"),
         ("[]", "the top level", "got []"),
         (without("factory"), "factory", "is missing"),
         (having(format=2), "format", "got 2"),
@@ -92,16 +93,45 @@ def test_a_damaged_record_is_refused_with_its_place(run, text, place, says):
     assert says in fault
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b'{"format": 1', "Expecting ',' delimiter: line 1 column 13 (char 12)"),
+        (b"{} {}", "Extra data: line 1 column 4 (char 3)"),
+        (b'{"a": "\xff"}', "'utf-8' codec can't decode byte 0xff in position 7: invalid start byte"),
+    ],
+    ids=["empty", "cut off", "two values", "no UTF-8"],
+)
+def test_a_record_that_is_no_json_is_refused(run, data, reason):
+    path = run.folder / "run.json"
+    path.write_bytes(data)
+    assert fault_of(run.folder) == f"{path}: is not JSON ({reason}): train again"
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "samples.safetensors"])
+def test_a_run_without_its_weights_or_samples_is_refused(run, name):
+    (run.folder / name).unlink()
+    assert fault_of(run.folder) == f"{run.folder}: {name} is missing: train again"
+
+
+def test_a_folder_in_place_of_the_record_is_no_run(run):
+    path = run.folder / "run.json"
+    path.unlink()
+    path.mkdir()
+    assert "is no finished training run (it has no run.json)" in fault_of(run.folder)
+
+
 def test_a_run_without_its_spec_is_refused(run):
     path = run.folder / "spec.yaml"
     path.unlink()
-    assert fault_of(run.folder).startswith(f"{path}: cannot be read (")
+    assert fault_of(run.folder, SpecError).startswith(f"{path}: cannot be read (")
 
 
 def test_a_run_with_a_damaged_spec_is_refused(run):
     path = run.folder / "spec.yaml"
     path.write_text("name: toy\n")
-    assert fault_of(run.folder) == f"{path}: version: is missing (and 2 more)"
+    assert fault_of(run.folder, SpecError) == f"{path}: version: is missing (and 2 more)"
 
 
 def test_recipe_and_record_cannot_be_changed():
@@ -114,3 +144,33 @@ def test_recipe_and_record_cannot_be_changed():
 def test_a_recipe_refuses_keys_it_does_not_know():
     with pytest.raises(ValidationError, match="sead"):
         Recipe(sead=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "least"),
+    [
+        ("seed", -1, "greater than or equal to 0"),
+        ("max_epochs", 0, "greater than or equal to 1"),
+        ("batch_size", 1, "greater than or equal to 2"),
+        ("learning_rate", 0.0, "greater than 0"),
+        ("learning_rate", -0.1, "greater than 0"),
+        ("weight_decay", -1e-9, "greater than or equal to 0"),
+        ("patience", 0, "greater than or equal to 1"),
+    ],
+)
+def test_a_recipe_has_bounds(key, value, least):
+    with pytest.raises(ValidationError) as caught:
+        Recipe(**{key: value})
+    (fault,) = caught.value.errors()
+    assert (fault["loc"], fault["msg"], fault["input"]) == ((key,), f"Input should be {least}", value)
+
+
+def test_a_recipe_may_stand_on_its_bounds():
+    bounds = {"seed": 0, "max_epochs": 1, "batch_size": 2, "learning_rate": 1e-12, "weight_decay": 0.0, "patience": 1}
+    assert Recipe(**bounds).model_dump() == {**bounds, "loss_weights": {}}
+
+
+def test_bounds_hold_in_a_record(run):
+    path = run.folder / "run.json"
+    path.write_text(having(recipe={"batch_size": 1}))
+    assert fault_of(run.folder) == f"{path}: recipe.batch_size: Input should be greater than or equal to 2, got 1"

@@ -7,7 +7,7 @@ from safetensors.torch import load_file as load_tensors
 from polyhead.models.data import Rows, Split
 from polyhead.models.heads import Regression, build_head
 from polyhead.models.network import MultiTaskNetwork
-from polyhead.models.run import Recipe, Run
+from polyhead.models.run import Recipe, Run, RunError
 from polyhead.models.spec import ModelSpec, SpecError
 from polyhead.models.training import SAMPLES, train
 from polyhead.models.trunks.mlp import MLP
@@ -171,12 +171,13 @@ def test_another_seed_gives_other_weights(tmp_path, run):
     assert {name for name in other if other[name] == weights(run)[name]} == {"heads.far.location", "heads.far.scale"}
 
 
-# Leftovers of the first run make Lightning warn.
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_run_into_the_same_folder_replaces_the_earlier_one(tmp_path, run):
     folder = tmp_path / "toy"
     trained(folder, Recipe(seed=5, max_epochs=1, batch_size=128))
     again = trained(folder)
+    assert len(list((folder / "tensorboard").glob("events.out.tfevents.*"))) == 1
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert len(validation_losses(again)) == RECIPE.max_epochs
     assert weights(again) == weights(run)
     assert Run.open(folder).record.recipe == RECIPE
     assert Run.open(folder).record.metrics == run.record.metrics
@@ -189,8 +190,74 @@ def test_a_run_that_breaks_off_does_not_pass_for_the_earlier_one(tmp_path, run):
         (folder / name).write_bytes((run.folder / name).read_bytes())
     with pytest.raises(SpecError, match=r"^loss weight for 'near', which is no head \(heads: far, sign, spare\)$"):
         trained(folder, RECIPE.model_copy(update={"loss_weights": {"near": 1.0}}))
-    with pytest.raises(SpecError, match="is no finished training run"):
+    with pytest.raises(RunError, match="is no finished training run"):
         Run.open(folder)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new folder", "over an earlier run"])
+def test_a_diverged_run_says_so_and_leaves_no_record(tmp_path, run, earlier):
+    folder = tmp_path / "toy"
+    if earlier:
+        folder.mkdir()
+        (folder / "run.json").write_bytes((run.folder / "run.json").read_bytes())
+    with pytest.raises(RunError) as caught:
+        trained(folder, RECIPE.model_copy(update={"learning_rate": 1e30}))
+    assert str(caught.value) == "toy: the loss is not finite after 1 epochs: lower the learning rate"
+    assert not (folder / "run.json").exists()
+    assert not (folder / "weights.safetensors").exists()
+
+
+def test_data_without_any_target_is_refused(tmp_path):
+    bare = Rows(SPLIT.train.inputs, {})
+    with pytest.raises(SpecError, match=r"^the data has targets for none of the heads: there is nothing to learn$"):
+        train(SPEC, lambda _: network(), Split(bare, bare, bare), RECIPE, tmp_path / "toy", "toys:network")
+    assert not (tmp_path / "toy" / "run.json").exists()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("learning_rate", [0.01, 1e30], ids=["finished", "diverged"])
+def test_training_leaves_the_process_as_deterministic_as_it_was(tmp_path, deterministic, learning_rate):
+    recipe = Recipe(max_epochs=1, batch_size=128, learning_rate=learning_rate)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        if learning_rate < 1:
+            trained(tmp_path / "toy", recipe)
+        else:
+            with pytest.raises(RunError, match="not finite"):
+                trained(tmp_path / "toy", recipe)
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+# Heads with hardly a known target
+
+
+@pytest.mark.parametrize(
+    ("head", "known", "metrics"),
+    [
+        ("far", 0, set()),
+        ("far", 1, {"mae"}),
+        ("far", 2, {"mae", "r2"}),
+        ("sign", 0, set()),
+        ("sign", 1, {"accuracy"}),
+        ("spare", 0, set()),
+        ("spare", 1, {"nearest_neighbour_accuracy"}),
+    ],
+)
+def test_too_few_targets_to_validate_or_test_leave_out_the_metric_only(tmp_path, head, known, metrics):
+    def holed(full, keep):
+        targets = {**full.targets, "spare": full.targets["sign"]}
+        targets[head] = targets[head].copy()
+        targets[head][keep:] = np.nan if head == "far" else -1
+        return Rows(full.inputs, targets)
+
+    split = Split(holed(SPLIT.train, 256), holed(SPLIT.validation, known), holed(SPLIT.test, known))
+    run = trained(tmp_path / "toy", Recipe(max_epochs=1, batch_size=128), split)
+    whole = {"far": {"mae", "r2"}, "sign": {"accuracy"}, "spare": {"nearest_neighbour_accuracy"}}
+    assert {name: set(values) for name, values in run.record.metrics.items()} == {**whole, head: metrics}
+    assert Run.open(run.folder).record.metrics == run.record.metrics
 
 
 # Stopping early

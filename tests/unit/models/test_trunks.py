@@ -187,3 +187,10 @@ def test_blocks_and_widths_must_go_together(blocks, widths, message):
     with pytest.raises(ValueError, match="per stage") as caught:
         ResNet(blocks, widths)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("stem", ["large", "", "Small", None])
+def test_an_unknown_stem_is_told_the_known_ones(stem):
+    with pytest.raises(ValueError, match="stem") as caught:
+        ResNet((1,), (4,), stem=stem)
+    assert str(caught.value) == f"stem {stem!r} is not known (stems: imagenet, small)"
