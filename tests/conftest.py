@@ -11,7 +11,7 @@ import pytest
 
 from tests.command import ROOT, run_polyhead
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before a test imports torch
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does, before a test imports torch
 
 
 @pytest.fixture(scope="session")
