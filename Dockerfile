@@ -1,4 +1,5 @@
-# Polyhead's server: TorchServe, ONNX Runtime, the handler; no exporter, no training code's dependencies, no model.
+# Polyhead's server: TorchServe, ONNX Runtime, the handler. What training and export need besides is not installed; no
+# model is inside.
 #
 #   docker build -t polyhead .
 #   docker run -p 8080:8080 -v "$PWD/bundles:/models:ro" polyhead

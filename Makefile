@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+STAMP = $(VENV)/.installed-$(TORCH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 # serve: host, port and further flags, as `make serve PORT=9090 SERVE_FLAGS='--workers 2'`
 HOST ?= 127.0.0.1
@@ -16,10 +17,10 @@ TORCH ?= auto
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## make .venv and install the locked dependencies (nothing to do: under two seconds)
+setup: $(STAMP) ## make .venv and install the locked dependencies (nothing to do: under two seconds)
 
 # Stamped, so that a second call does nothing. The locks carry hashes: pip refuses any other file.
-$(VENV)/.installed: $(wildcard requirements/*.lock) requirements/install.sh pyproject.toml setup.py
+$(STAMP): $(wildcard requirements/*.lock) requirements/install.sh pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Polyhead needs Python 3.11 or newer, got $$($(PYTHON) --version): make setup PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,7 +30,7 @@ $(VENV)/.installed: $(wildcard requirements/*.lock) requirements/install.sh pypr
 	@# Static tools resolve polyhead.* through this link; see pyproject.toml.
 	@mkdir -p .names && ln -sfn .. .names/polyhead
 	@$(PIP) check
-	@touch $@
+	@rm -f $(VENV)/.installed-* && touch $@
 
 lock: setup ## resolve pyproject.toml anew into requirements/*.lock
 	@$(BIN)/python requirements/lock.py
@@ -46,11 +47,11 @@ check: setup ## ruff, mypy strict, import contracts
 test: setup ## every test, warnings are errors
 	@$(BIN)/python -m pytest
 
-# The reference model: trained once, exported once per change of the code that makes it.
-runs/digits/run.json: | $(VENV)/.installed
+# The reference model, made again when the code that makes it changes.
+runs/digits/run.json: $(wildcard models/*.py models/*/*.py) | $(STAMP)
 	@$(BIN)/polyhead train digits --out runs/digits
 
-bundles/digits/manifest.json: runs/digits/run.json
+bundles/digits/manifest.json: runs/digits/run.json $(wildcard export/*.py serving/*.py serving/runtimes/*.py)
 	@$(BIN)/polyhead export runs/digits --out bundles/digits --force
 
 serve: setup bundles/digits/manifest.json ## train and export the reference model, serve it, print a curl line

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import json
 import platform
 import tempfile
 from pathlib import Path
 
-import onnxruntime
-import torch
 
 from benchmarks.hot_path import WORKLOADS, Timing, measure
 from polyhead.serving.settings import available_cores
@@ -49,7 +48,8 @@ def table(title: str, timings: list[Timing]) -> str:
 
 def write(results: dict[str, list[Timing]]) -> None:
     """Keep the report."""
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+    packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "onnxruntime-gpu"))
+    versions = f"Python {platform.python_version()}, {packages}"
     machine = f"{platform.machine()}, {available_cores()} cores, {versions}"
     parts = [
         "# The batched hot path",

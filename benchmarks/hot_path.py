@@ -161,7 +161,9 @@ def _time(handler: PolyheadHandler, workload: Workload, batch: int, rounds: int)
 
     def whole() -> None:
         context = _context(workload.content_type, batch)
+        before = engine.forwards
         answers = handler.handle(data, context)
+        assert engine.forwards == before + 1, "more than one forward pass for one batch"
         assert len(answers) == batch
         assert all(context.get_response_status(i)[0] == 200 for i in range(batch)), answers[0]
 

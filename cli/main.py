@@ -18,8 +18,8 @@ from polyhead.serving.errors import PolyheadError
 __all__ = ["app", "run"]
 
 # Before torch is imported. OpenMP's threads spin while they wait for each other, by default so long that two processes
-# on shared cores mostly spin: two trainings side by side took 52 s, with this bound 10 s. Alone it costs nothing (forward
-# of ResNet-18, one row: 7 ms either way; without any spinning 13 ms).
+# on shared cores mostly spin: two trainings side by side took 52 s, with this bound 10 s. Alone it costs nothing
+# (forward pass of ResNet-18, one row: 7 ms either way; without any spinning 13 ms).
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = typer.Typer(
@@ -55,6 +55,9 @@ def run() -> None:
         app()
     except (PolyheadError, SpecError, RunError) as error:
         error_line(str(error))
+        sys.exit(1)
+    except OSError as error:  # a path that cannot be read or written: the system's own words are the clearest
+        error_line(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
         sys.exit(1)
     except KeyboardInterrupt:
         error_line("interrupted")

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,10 @@ from polyhead.cli.console import note, print_json, working
 from polyhead.serving.bundle import MANIFEST, Bundle
 from polyhead.serving.errors import LaunchError
 
-__all__ = ["command", "example_curl"]
+if TYPE_CHECKING:
+    from polyhead.serving.torchserve.launcher import Served, Server
+
+__all__ = ["command"]
 
 LONGEST_EXAMPLE = 4000  # characters of a row that are still worth printing
 
@@ -54,7 +57,7 @@ def command(
     def stop(_signal: int, _frame: FrameType | None) -> None:
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     configuration = Configuration.load(config or DEFAULT_CONFIG)
     overrides = {"device": device, "runtime": runtime, "workers": workers, "threads": threads}
@@ -63,44 +66,56 @@ def command(
     opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
     with Server(opened, configuration, settings, host, port, log=note, verbose=verbose) as server:
         with working(f"starting TorchServe (Java {server.java.version} of {server.java.source})"):
-            served = server.start(stopping.is_set)
-        if json:
-            addresses = server.addresses
-            print_json(
-                {
-                    "url": addresses.url,
-                    "management": addresses.management_url,
-                    "metrics": addresses.metrics_url,
-                    "models": [
-                        {
-                            "model": one.bundle.title,
-                            "bundle": one.bundle.digest[:12],
-                            "runtime": one.runtime,
-                            "device": one.device,
-                            "workers": one.workers,
-                            "threads": one.threads,
-                            "heads": list(one.bundle.spec.heads),
-                        }
-                        for one in served
-                    ],
-                }
-            )
-        else:
-            if host not in ("127.0.0.1", "localhost", "::1"):
-                note(f"{host} is reachable from outside, and TorchServe gets no more fixes: keep a proxy before it")
-            note(f"Polyhead serves on {server.addresses.url} (management and metrics on loopback; Ctrl-C stops)")
-            for one in served:
-                note(
-                    f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.runtime} on {one.device}, "
-                    f"{one.workers} x {one.threads} threads  heads: {', '.join(one.bundle.spec.heads)}"
-                )
-            note("try it:")
-            for one in served:
-                typer.echo(example_curl(one.bundle, server.addresses.url))
+            try:
+                served = server.start(stopping.is_set)
+            except LaunchError:
+                if not stopping.is_set():
+                    raise
+                note("stopped before the server was ready")
+                return
+        announce(server, served, json)
         while not stopping.wait(0.2):
             if server.exit_code() is not None:
                 raise LaunchError(f"TorchServe ended by itself with status {server.exit_code()}:\n{server.tail()}")
         note("stopping")
+
+
+def announce(server: Server, served: Sequence[Served], json: bool) -> None:
+    """Say what serves where: one JSON document for a program, or lines and an example for a person."""
+    addresses = server.addresses
+    if json:
+        models = [
+            {
+                "model": one.bundle.title,
+                "bundle": one.bundle.digest[:12],
+                "runtime": one.runtime,
+                "device": one.device,
+                "workers": one.workers,
+                "threads": one.threads,
+                "heads": list(one.bundle.spec.heads),
+            }
+            for one in served
+        ]
+        print_json(
+            {
+                "url": addresses.url,
+                "management": addresses.management_url,
+                "metrics": addresses.metrics_url,
+                "models": models,
+            }
+        )
+        return
+    if addresses.host not in ("127.0.0.1", "localhost"):
+        note(f"{addresses.host} is reachable from outside, and TorchServe gets no more fixes: keep a proxy before it")
+    note(f"Polyhead serves on {addresses.url} (management and metrics on loopback; Ctrl-C stops)")
+    for one in served:
+        note(
+            f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.runtime} on {one.device}, "
+            f"{one.workers} x {one.threads} threads  heads: {', '.join(one.bundle.spec.heads)}"
+        )
+    note("try it:")
+    for one in served:
+        typer.echo(example_curl(one.bundle, addresses.url))
 
 
 def find_bundles(paths: Sequence[Path]) -> list[Path]:
@@ -111,12 +126,14 @@ def find_bundles(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p.parent for p in path.glob(f"*/{MANIFEST}") if not p.parent.name.startswith("."))
-        if (path / MANIFEST).exists():
+        if (path / MANIFEST).exists() or not path.is_dir():
             found.append(path)
-        elif inside:
-            found += inside
-        else:
+            continue
+        # Not glob: it passes over a folder that cannot be read, and says nothing.
+        folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        inside = [folder for folder in folders if (folder / MANIFEST).exists()]
+        found += inside
+        if not inside:
             raise LaunchError(f"{path}: is no bundle and holds none (no {MANIFEST}): polyhead export writes one")
     return found
 
@@ -127,4 +144,4 @@ def example_curl(bundle: Bundle, url: str) -> str:
 
     body = example(bundle, bundle.golden(), 0).decode()
     data = shlex.quote(body) if len(body) <= LONGEST_EXAMPLE else "@your-rows.json"
-    return f"curl -s {url}/predictions/{bundle.spec.name} -H 'Content-Type: application/json' -d {data}"
+    return f"curl -s {url}/predictions/{bundle.title} -H 'Content-Type: application/json' -d {data}"

@@ -59,6 +59,7 @@ def export(
     Raises:
         ExportError: something does not fit; ParityError: a graph is not eager's. Either way `out` is as it was.
     """
+    out = out.resolve()  # a link is followed, so that what it names is replaced and not the link
     if out.exists() and not force:
         raise ExportError(f"{out} exists already: give another --out, or --force to replace it")
     if out.exists() and not (out / MANIFEST).is_file():
@@ -138,11 +139,17 @@ def _staging(out: Path) -> Iterator[Path]:
 
 
 def _publish(folder: Path, out: Path) -> None:
-    """Rename into place. A bundle that was there is moved aside first and removed last."""
-    old = None
-    if out.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-        out.rename(old / "bundle")
-    folder.rename(out)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+    """Rename into place. A bundle that was there is moved aside first, back where that fails, removed last."""
+    if not out.exists():
+        folder.rename(out)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    try:
+        out.rename(aside / "bundle")
+        try:
+            folder.rename(out)
+        except OSError:
+            (aside / "bundle").rename(out)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

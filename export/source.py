@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -76,10 +77,24 @@ def build(factory: str) -> nn.Module:
     place, _, function = factory.rpartition(":")
     if not place or not function:
         raise ExportError(f"factory {factory!r}: write package.module:function or path/to/file.py:function")
-    found: Callable[[], Any] | None = getattr(_import(place), function, None)
+    try:
+        module = _import(place)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"factory {factory!r}: {place} cannot be imported ({type(error).__name__}: {error}): "
+            "check the name, or give a file"
+        ) from error
+    found: Callable[[], Any] | None = getattr(module, function, None)
     if not callable(found):
         raise ExportError(f"factory {factory!r}: {place} has no function {function!r}")
-    network = found()
+    try:
+        network = found()
+    except Exception as error:
+        raise ExportError(
+            f"factory {factory!r} failed ({type(error).__name__}: {error}): it must take nothing and return the network"
+        ) from error
     if not isinstance(network, nn.Module):
         raise ExportError(f"factory {factory!r} returned {type(network).__name__}: return a torch.nn.Module")
     return network.eval()
@@ -87,12 +102,8 @@ def build(factory: str) -> nn.Module:
 
 def _import(place: str) -> ModuleType:
     if not place.endswith(".py"):
-        try:
+        with _first_on_path(Path.cwd()):  # a console script does not look where the user stands
             return importlib.import_module(place)
-        except ImportError as error:
-            raise ExportError(
-                f"factory module {place!r} cannot be imported ({error}): check the name, or give a file"
-            ) from None
     path = Path(place).resolve()
     if not path.is_file():
         raise ExportError(f"factory file {place} is not there")
@@ -101,12 +112,18 @@ def _import(place: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)  # dataclasses and pickled types look their module up by name
-    sys.path.insert(0, str(path.parent))  # the file may import its neighbours, as when it is run itself
-    try:
+    with _first_on_path(path.parent):  # the file may import its neighbours, as when it is run itself
         spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
     return module
+
+
+@contextmanager
+def _first_on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 def load_weights(network: nn.Module, path: Path) -> nn.Module:

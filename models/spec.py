@@ -6,10 +6,8 @@ training, export, serving and scoring share, and it travels inside every bundle.
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -23,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from polyhead.models.faults import first_fault
+from polyhead.models.yaml import UniqueKeyLoader
 
 __all__ = [
     "RESERVED_PREFIX",
@@ -42,6 +40,7 @@ __all__ = [
     "TensorInput",
     "TextInput",
     "TokensHead",
+    "first_fault",
 ]
 
 # Graph outputs that are not heads (the packed tensor) begin with this, so no head may.
@@ -280,7 +279,7 @@ class ModelSpec(Strict):
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"{path}: cannot be read ({error}): give a YAML file") from None
         try:
-            data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
+            data = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
         except Exception as error:  # noqa: BLE001 - PyYAML's constructors raise whatever they trip over
             raise SpecError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
         return cls.parse(data, source=str(path))
@@ -289,67 +288,3 @@ class ModelSpec(Strict):
         """Write the spec as YAML, in the order the keys are declared, defaults left out."""
         data = self.model_dump(mode="json", exclude_defaults=True)
         path.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110), encoding="utf-8")
-
-
-def first_fault(error: ValidationError, data: Any) -> str:
-    """One line about a pydantic error: the first fault's place in the data, message and value, and how many more.
-
-    Args:
-        error: what validating `data` raised.
-        data: plain lists and dicts. Pydantic's own path has union members in it, which the data tells apart.
-    """
-    faults = error.errors(include_url=False)
-    places = [_place(fault["loc"], fault["type"], data) for fault in faults]
-    # A value that fits no member of a union is reported once per member; the one that went deepest knows best.
-    chosen = max(
-        (index for index, place in enumerate(places) if place[: len(places[0])] == places[0]),
-        key=lambda index: (len(places[index]), -index),
-    )
-    best = places[chosen]
-    place = ".".join(part if part.isprintable() else repr(part) for part in best) or "the top level"
-    more = len({tuple(p) for p in places if p[: len(best)] != best[: len(p)]})
-    return f"{place}: {_fault_text(faults[chosen])}{f' (and {more} more)' if more > 0 else ''}"
-
-
-def _place(loc: tuple[str | int, ...], kind: str, data: Any) -> list[str]:
-    """The parts of a pydantic path that lead through the data."""
-    place: list[str] = []
-    for index, part in enumerate(loc):
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):  # a member of a union, or the key that is missing
-            if not (kind == "missing" and index == len(loc) - 1):
-                continue
-        place.append(str(part))
-    return place
-
-
-def _fault_text(fault: ErrorDetails) -> str:
-    match fault["type"]:
-        case "extra_forbidden":
-            return "is not a key that is known here: remove it, or check its spelling"
-        case "missing":
-            return "is missing"
-        case "union_tag_not_found":
-            return "kind is missing: say which kind this is"
-        case "value_error":
-            return fault["msg"].removeprefix("Value error, ")
-        case kind:
-            text = f"{fault['msg']}, got {fault['input']!r:.80}"
-            unquoted = kind == "string_type" and isinstance(fault["input"], int | float | bool | datetime.date)
-            return f"{text}: quote it" if unquoted else text
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error; PyYAML silently takes the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, "merge keys (<<) are not read", key_node.start_mark)
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)

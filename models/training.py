@@ -159,7 +159,8 @@ def train(
         trainer = _trainer(recipe, out, [best, EarlyStopping(MONITOR, patience=recipe.patience)], steps)
         trainer.fit(task, loader(split.train, recipe.batch_size, recipe.seed), loader(split.validation, 512))
         epochs = trainer.current_epoch
-        if not best.best_model_path or not math.isfinite(float(best.best_model_score or math.nan)):
+        score = best.best_model_score
+        if score is None or not math.isfinite(float(score)):
             raise RunError(f"{spec.name}: the loss is not finite after {epochs} epochs: lower the learning rate")
         trainer.test(task, loader(split.test, 512), ckpt_path="best", weights_only=True, verbose=False)
     network = task.network.eval()

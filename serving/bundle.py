@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Self
 
 import orjson
 import safetensors
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
 from polyhead.models.spec import InputSpec, ModelSpec, SpecError, TextInput, first_fault
 from polyhead.serving.errors import BundleError
@@ -86,7 +86,6 @@ class Manifest(Strict):
     parity: dict[str, float]  # graph id: largest absolute difference seen at export
     versions: dict[str, str]
     metrics: dict[str, dict[str, float]] = {}  # by head, where training is known
-    trusted_code: StrictBool = True  # TorchScript graphs are programs: serve bundles you trust
 
 
 class Bundle:

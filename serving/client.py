@@ -37,7 +37,9 @@ class Client:
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(timeout=timeout)
+        # A proxy of the environment is for other machines.
+        local = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+        self._http = httpx.Client(timeout=timeout, trust_env=not local)
 
     def __enter__(self) -> Self:
         return self
@@ -89,7 +91,7 @@ class Client:
     def _post(self, model: str, **request: Any) -> dict[str, Any]:
         try:
             response = self._http.post(f"{self.url}/predictions/{model}", **request)
-        except httpx.TransportError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
             raise ServerError(f"no answer from {self.url} ({error}): is it running? polyhead serve BUNDLE") from None
         try:
             content = response.json()

@@ -42,9 +42,9 @@ class Responder:
         self.batches = self.requests = self.failures = 0
         self._decoders = dict.fromkeys(json.MEDIA_TYPES, json.decode) | dict.fromkeys(media.MEDIA_TYPES, media.decode)
 
-    def respond(self, requests: Sequence[HttpRequest]) -> list[HttpResponse]:
-        """One response per request, in their order."""
-        outcomes: list[Query | RequestError] = [self._decode(request) for request in requests]
+    def respond(self, requests: Sequence[HttpRequest | RequestError]) -> list[HttpResponse]:
+        """One response per request, in their order. A request may already have failed before it came here."""
+        outcomes = [self._decode(entry) if isinstance(entry, HttpRequest) else entry for entry in requests]
         good = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Query)]
         responses: dict[int, HttpResponse] = {}
         if good:

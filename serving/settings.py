@@ -34,7 +34,8 @@ class Settings(BaseModel):
     startup_timeout: Count = 300  # seconds that a worker may take to load its model
     max_rows: Count = 10_000  # rows in one request
     max_rows_per_forward: Count = 1024  # more rows than this are run in several passes, to bound memory
-    max_image_pixels: Count = 50_000_000  # of one image before resizing
+    max_image_pixels: Count = 50_000_000  # of all images of a request, before resizing
+    max_input_bytes: Count = 64 * 1024 * 1024  # of all rows of a request, as the graph takes them
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str) -> Self:

@@ -12,19 +12,39 @@ from polyhead.models.spec import ImageInput
 from polyhead.serving.errors import InvalidInstance, MalformedBody, PayloadTooLarge, Place
 from polyhead.serving.golden import Array
 
-__all__ = ["decode", "encode_png"]
+__all__ = ["PixelBudget", "decode", "encode_png"]
 
 # Only these decoders are ever tried on a stranger's bytes; Pillow has dozens.
 FORMATS = ("PNG", "JPEG")
 MODES = {"gray": "L", "rgb": "RGB", "bgr": "RGB"}
 
 
-def decode(data: bytes | bytearray | memoryview, spec: ImageInput, max_pixels: int, loc: Place) -> Array:
+class PixelBudget:
+    """The pixels that the images of one request may still have: a few kilobytes can hold millions of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
+
+    def take(self, width: int, height: int, loc: Place) -> None:
+        """Count an image before it is decompressed.
+
+        Raises:
+            PayloadTooLarge: the request's images are more than the limit, this one included.
+        """
+        self._left -= width * height
+        if self._left < 0:
+            raise PayloadTooLarge(
+                f"image of {width} x {height} pixels: the images of a request may have {self._limit} in all", loc
+            )
+
+
+def decode(data: bytes | bytearray | memoryview, spec: ImageInput, budget: PixelBudget, loc: Place) -> Array:
     """PNG or JPEG bytes to `uint8 [height, width, channels]` of the spec's size and channel order.
 
     Raises:
         MalformedBody: it is neither, or cut short.
-        PayloadTooLarge: it has more than `max_pixels` pixels; nothing is decompressed to find out.
+        PayloadTooLarge: it has more pixels than the budget has left; nothing is decompressed to find out.
         InvalidInstance: it has another size and the spec's resize rule is `none`.
     """
     try:
@@ -32,13 +52,12 @@ def decode(data: bytes | bytearray | memoryview, spec: ImageInput, max_pixels: i
             warnings.simplefilter("ignore")  # of Pillow's: our own limit is checked, and oddities are the sender's
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
-            if width * height > max_pixels:
-                raise PayloadTooLarge(f"image of {width} x {height} pixels, allowed are {max_pixels} in all", loc)
+            budget.take(width, height, loc)
             if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip instead of scale
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert(MODES[spec.channels])
     except Image.DecompressionBombError:
-        raise PayloadTooLarge(f"image of far too many pixels, allowed are {max_pixels} in all", loc) from None
+        raise PayloadTooLarge("image of far more pixels than any request may have", loc) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
         raise MalformedBody(
             f"the {len(data)} bytes are no whole PNG or JPEG image: send the file as it is", loc

@@ -50,7 +50,7 @@ def media_types(spec: ModelSpec) -> tuple[str, ...]:
 
 def _row(name: str, spec: InputSpec, request: HttpRequest, settings: Settings) -> Array | list[Array]:
     if isinstance(spec, ImageInput):
-        return images.decode(request.body, spec, settings.max_image_pixels, ())[None]
+        return images.decode(request.body, spec, images.PixelBudget(settings.max_image_pixels), ())[None]
     assert isinstance(spec, TensorInput)
     array = rows.from_bytes(name, spec, request.body, ())
     return [array[0]] if spec.free else array

@@ -15,7 +15,7 @@ from polyhead.serving.errors import InputNotFinite, InvalidInstance, MalformedBo
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images
 
-__all__ = ["from_bytes", "from_json", "parse"]
+__all__ = ["from_bytes", "from_json", "parse", "row_bytes"]
 
 
 def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) -> Array | list[Array]:
@@ -29,10 +29,11 @@ def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) ->
         except InvalidInstance:
             pass  # the loop below raises with the row's place
     rows = []
+    budget = images.PixelBudget(max_pixels)
     for index, value in enumerate(values):
         loc: Place = ("instances", index, name)
         if isinstance(spec, ImageInput):
-            rows.append(_image(spec, value, max_pixels, loc))
+            rows.append(_image(spec, value, budget, loc))
         elif isinstance(spec, TensorInput):
             rows.append(from_json(name, spec, value, spec.shape, loc))
         else:
@@ -82,8 +83,7 @@ def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray, loc: Place
         InputNotFinite: NaN or infinity.
     """
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    known = int(np.prod([d for d in spec.shape if isinstance(d, int)], dtype=np.int64))
-    unit = known * dtype.itemsize
+    unit = row_bytes(spec)
     if len(spec.free) > 1 or (len(data) % unit if spec.free else len(data) != unit) or not data:
         raise InvalidInstance(
             f"input {name!r}: {len(data)} bytes, wanted {spec.dtype} little-endian of shape {_text(spec.shape)} "
@@ -109,13 +109,21 @@ def require_finite(name: str, array: Array, loc: Place) -> None:
         raise InputNotFinite(f"input {name!r}: {count} of {array.size} values are NaN or infinite", loc)
 
 
-def _image(spec: ImageInput, value: Any, max_pixels: int, loc: Place) -> Array:
+def row_bytes(spec: InputSpec) -> int:
+    """Bytes of one row as the graph takes it; a free dimension counts once, its length is bounded by the body's."""
+    if not isinstance(spec, ImageInput | TensorInput):
+        return 0
+    fixed = [d for d in spec.shape if isinstance(d, int)]
+    return int(np.prod(fixed, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+
+
+def _image(spec: ImageInput, value: Any, budget: images.PixelBudget, loc: Place) -> Array:
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
             data = base64.b64decode(value["b64"], validate=True)
         except (binascii.Error, ValueError):
             raise MalformedBody("b64 is not valid base64", (*loc, "b64")) from None
-        return images.decode(data, spec, max_pixels, (*loc, "b64"))
+        return images.decode(data, spec, budget, (*loc, "b64"))
     if not isinstance(value, list):
         raise InvalidInstance(
             'an image is {"b64": "<PNG or JPEG in base64>"} or nested lists of pixels, '

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import onnx
-import onnxruntime
 
 from polyhead.serving.bundle import Graph
 from polyhead.serving.errors import DeviceUnavailable, RuntimeUnavailable
 from polyhead.serving.golden import Array
+
+# From 1.29 on it reports process, session and model events to its maker, from the moment it is imported. A server that
+# holds other people's models and data reports to nobody; whoever wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
 
 __all__ = ["OnnxRuntime", "load"]
 

@@ -16,90 +16,37 @@ DEFAULT_CONFIG = Path(__file__).with_name("config.properties")  # in a checkout 
 PREFIX = "polyhead_"
 
 # What `polyhead serve` decides itself: in a file they would be overwritten in silence, so they are refused.
-OURS = frozenset(
-    [
-        "model_store",
-        "load_models",
-        "models",
-        "inference_address",
-        "management_address",
-        "metrics_address",
-        "grpc_inference_address",
-        "grpc_management_address",
-        "grpc_inference_port",
-        "grpc_management_port",
-        "model_server_home",
-        "workflow_store",
-        "model_snapshot",
-        "default_service_handler",
-        "service_envelope",
-        "default_workers_per_model",
-        "default_response_timeout",
-        "default_startup_timeout",
-        "job_queue_size",
-        "version",
-    ]
-)
+_OURS = """
+default_response_timeout default_service_handler default_startup_timeout default_workers_per_model
+grpc_inference_address grpc_inference_port grpc_management_address grpc_management_port inference_address
+job_queue_size load_models management_address metrics_address model_server_home model_snapshot model_store models
+service_envelope version workflow_store
+"""
+OURS = frozenset(_OURS.split())
+
+# TLS would need https addresses, which we do not render: its keys would be taken for encryption, and give none.
+_TLS = """
+certificate_file enable_grpc_ssl keystore keystore_pass keystore_type private_key_file
+"""
+TLS = frozenset(_TLS.split())
 
 # Every other key TorchServe 0.12.0 reads (its ConfigManager); it ignores misspelt ones, we do not.
-TORCHSERVES = frozenset(
-    [
-        "debug",
-        "blacklist_env_vars",
-        "unregister_model_timeout",
-        "number_of_netty_threads",
-        "netty_client_threads",
-        "number_of_gpu",
-        "metrics_config",
-        "metrics_mode",
-        "model_metrics_auto_detect",
-        "disable_system_metrics",
-        "ipex_enable",
-        "cpu_launcher_enable",
-        "cpu_launcher_args",
-        "ipex_gpu_enable",
-        "async_logging",
-        "cors_allowed_origin",
-        "cors_allowed_methods",
-        "cors_allowed_headers",
-        "decode_input_request",
-        "keystore",
-        "keystore_pass",
-        "keystore_type",
-        "certificate_file",
-        "private_key_file",
-        "max_request_size",
-        "max_response_size",
-        "limit_max_image_pixels",
-        "prefer_direct_buffer",
-        "allowed_urls",
-        "install_py_dep_per_model",
-        "enable_metrics_api",
-        "grpc_inference_max_connection_age_ms",
-        "grpc_management_max_connection_age_ms",
-        "grpc_inference_max_connection_age_grace_ms",
-        "grpc_management_max_connection_age_grace_ms",
-        "enable_grpc_ssl",
-        "initial_worker_port",
-        "initial_distribution_port",
-        "cpp_log_config",
-        "ts_open_inference_protocol",
-        "token_expiration_min",
-        "ts_header_key_sequence_id",
-        "ts_header_key_sequence_start",
-        "ts_header_key_sequence_end",
-        "disable_token_authorization",
-        "enable_model_api",
-        "use_native_io",
-        "io_ratio",
-        "metric_time_interval",
-        "enable_envvars_config",
-        "system_metrics_cmd",
-        "use_env_allowed_urls",
-        "vmargs",
-        "plugins_path",
-    ]
-)
+_TORCHSERVES = """
+allowed_urls async_logging blacklist_env_vars cors_allowed_headers cors_allowed_methods cors_allowed_origin
+cpp_log_config cpu_launcher_args cpu_launcher_enable debug decode_input_request disable_system_metrics
+disable_token_authorization enable_envvars_config enable_metrics_api enable_model_api
+grpc_inference_max_connection_age_grace_ms grpc_inference_max_connection_age_ms
+grpc_management_max_connection_age_grace_ms grpc_management_max_connection_age_ms initial_distribution_port
+initial_worker_port install_py_dep_per_model io_ratio ipex_enable ipex_gpu_enable limit_max_image_pixels
+max_request_size max_response_size metric_time_interval metrics_config metrics_mode model_metrics_auto_detect
+netty_client_threads number_of_gpu number_of_netty_threads plugins_path prefer_direct_buffer system_metrics_cmd
+token_expiration_min ts_header_key_sequence_end ts_header_key_sequence_id ts_header_key_sequence_start
+ts_open_inference_protocol unregister_model_timeout use_env_allowed_urls use_native_io vmargs
+"""
+TORCHSERVES = frozenset(_TORCHSERVES.split())
+
+# TorchServe runs in a folder of its own, where a relative path would lead nowhere.
+PATHS = frozenset(["metrics_config", "cpp_log_config", "plugins_path"])
 
 
 @dataclass(frozen=True)
@@ -116,7 +63,7 @@ class Addresses:
     @property
     def url(self) -> str:
         """Of the inference API, as this machine reaches it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - compared, not bound
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host  # noqa: S104 - compared, not bound
         return f"http://{host}:{self.inference}"
 
     @property
@@ -158,14 +105,11 @@ class Configuration:
             place = f"{path}, line {number}"
             if not separator:
                 raise LaunchError(f"{place}: {stripped!r:.60} is no key=value")
-            if key in OURS:
-                raise LaunchError(
-                    f"{place}: {key} is set by polyhead serve: remove the line, and see polyhead serve --help"
-                )
             target = settings if key.startswith(PREFIX) else properties
             name = key.removeprefix(PREFIX)
-            if key not in TORCHSERVES and not (target is settings and name in Settings.model_fields):
-                raise LaunchError(f"{place}: {key!r} is no key of TorchServe 0.12 or Polyhead: check its spelling")
+            wrong = _fault(key, value, known=target is settings and name in Settings.model_fields)
+            if wrong is not None:
+                raise LaunchError(f"{place}: {wrong}")
             if name in target:
                 raise LaunchError(f"{place}: {key} stands twice")
             target[name] = value
@@ -179,6 +123,18 @@ class Configuration:
         """
         given = {key: value for key, value in overrides.items() if value is not None}
         return Settings.parse({**self.settings, **given}, source)
+
+    @property
+    def max_response_size(self) -> int:
+        """Bytes that TorchServe takes from a worker for one batch.
+
+        Raises:
+            LaunchError: it is no number.
+        """
+        value = self.properties.get("max_response_size", "6553500")  # TorchServe's default
+        if not value.isdecimal():
+            raise LaunchError(f"max_response_size={value}: give a number of bytes")
+        return int(value)
 
     def java_arguments(self) -> list[str]:
         """What `vmargs` asks of the Java machine."""
@@ -198,3 +154,16 @@ class Configuration:
             "load_models": ",".join(models),
         }
         return "".join(f"{key}={value}\n" for key, value in effective.items())
+
+
+def _fault(key: str, value: str, known: bool) -> str | None:
+    """What is wrong with a line, in words; None where nothing is. `known`: the key is one of our settings."""
+    if key in OURS:
+        return f"{key} is set by polyhead serve: remove the line, and see polyhead serve --help"
+    if key in TLS:
+        return f"{key} would be without effect: terminate TLS in the proxy in front, and remove the line"
+    if key not in TORCHSERVES and not known:
+        return f"{key!r} is no key of TorchServe 0.12 or Polyhead: check its spelling"
+    if key in PATHS and not Path(value).is_absolute():
+        return f"{key}={value}: give an absolute path"
+    return None

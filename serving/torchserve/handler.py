@@ -19,7 +19,14 @@ import orjson
 
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.engine import Engine
-from polyhead.serving.errors import InternalError, PolyheadError
+from polyhead.serving.errors import (
+    BundleError,
+    InternalError,
+    MalformedBody,
+    PayloadTooLarge,
+    PolyheadError,
+    RequestError,
+)
 from polyhead.serving.protocol.json import encode_error
 from polyhead.serving.request import HttpRequest, HttpResponse
 from polyhead.serving.responder import Responder
@@ -37,6 +44,11 @@ class Handler(PolyheadHandler): """The one class that TorchServe looks for: it m
 # TorchServe passes what it cannot name, such as a form, under the client's own keys; a whole body is one of these.
 BODY_KEYS = ("body", "data")
 
+# TorchServe's own default of `max_response_size`, for a TorchServe that we did not configure.
+MAX_RESPONSE = 6_553_500
+# What a message to TorchServe holds besides each answer's body: ids, headers, lengths.
+OVERHEAD = 2_000
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,6 +58,7 @@ class PolyheadHandler:
     def __init__(self) -> None:
         self.responder: Responder | None = None
         self._headers: tuple[tuple[str, str], ...] = ()
+        self._max_response = MAX_RESPONSE
 
     def initialize(self, context: Any) -> None:
         """Open and verify the bundle, load its graph, replay the golden samples, warm up.
@@ -63,6 +76,7 @@ class PolyheadHandler:
             raise RuntimeError(message) from error
         engine = self.responder.engine
         bundle = engine.bundle
+        self._max_response = int(config.get("max_response_size", MAX_RESPONSE))
         self._headers = (("X-Polyhead-Model", bundle.title), ("X-Polyhead-Bundle", bundle.digest[:12]))
         # Every request would log two lines through a pipe to Java.
         logging.getLogger().setLevel(logging.WARNING)
@@ -74,6 +88,12 @@ class PolyheadHandler:
         properties = context.system_properties
         settings = Settings.parse(dict(config.get("settings", {})), "model-config.yaml: polyhead.settings")
         bundle = Bundle.open(Path(properties["model_dir"], config.get("bundle", "bundle")).resolve())
+        expected = config.get("digest", bundle.digest)
+        if bundle.digest != expected:
+            raise BundleError(
+                f"bundle {bundle.title} was changed since the server started ({bundle.digest[:12]}, "
+                f"it started with {expected[:12]}): start the server again"
+            )
         device = settings.device
         if device in ("auto", "cuda") and properties.get("gpu_id") is not None:
             device = f"cuda:{properties['gpu_id']}"
@@ -97,14 +117,15 @@ class PolyheadHandler:
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         # The management API's `describe?customized=true` comes as a request with this header and without any body.
         asked = [not entry and names.get("describe") == "True" for entry, names in zip(data, headers, strict=True)]
-        requests = [_request(e, names) for e, names, describe in zip(data, headers, asked, strict=True) if not describe]
         try:
+            requests = [_request(e, n) for e, n, describe in zip(data, headers, asked, strict=True) if not describe]
             answers = iter(self.responder.respond(requests) if requests else ())
             responses = [self._describe() if describe else next(answers) for describe in asked]
         except Exception:  # TorchServe would answer 503 to the whole batch, without a body of ours
             logger.exception("a batch of %d requests failed", len(data))
             error = InternalError("the server failed on this batch and has logged it: send the request again")
             responses = [HttpResponse(error.status, error.phrase, encode_error(error))] * len(data)
+        responses = _bounded(responses, self._max_response)
         for index, response in enumerate(responses):
             context.set_response_status(response.status, response.phrase, index)
             context.set_response_content_type(index, response.content_type)
@@ -134,12 +155,35 @@ class PolyheadHandler:
         return HttpResponse(200, "OK", orjson.dumps(content))
 
 
-def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpRequest:
+def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:
+    """The responses, those refused that are too large for the batch: for one, TorchServe would fail every neighbour.
+
+    Where all of them together are too large, each may take an equal share of the limit.
+    """
+    if sum(len(response.body) + OVERHEAD for response in responses) <= limit:
+        return responses
+    share = limit // len(responses) - OVERHEAD
+    bounded = []
+    for response in responses:
+        size = len(response.body)
+        if size > share:
+            error = PayloadTooLarge(
+                f"the answer has {size} bytes, there is room for {share}: ask for fewer rows or heads"
+            )
+            response = HttpResponse(error.status, error.phrase, encode_error(error))
+        bounded.append(response)
+    return bounded
+
+
+def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpRequest | RequestError:
     """One request as TorchServe hands it over. Header names keep the client's casing there, so they are folded here."""
     folded = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     content_type = folded.get("content-type", "").partition(";")[0].strip().lower()
     body = next((entry[key] for key in BODY_KEYS if key in entry), None)
-    return HttpRequest(_raw(body), content_type, folded)
+    try:
+        return HttpRequest(_raw(body), content_type, folded)
+    except TypeError as error:  # TorchServe parsed what our own parser refuses: numbers beyond 64 bits, lone surrogates
+        return MalformedBody(f"the body is not JSON: {error}")
 
 
 def _raw(body: Any) -> bytes | bytearray:

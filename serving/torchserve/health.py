@@ -1,4 +1,7 @@
-"""Whether a running server's models have ready workers: `python -m polyhead.serving.torchserve.health`.
+"""Whether a running server's models have ready workers: `python -m polyhead.serving.torchserve.health [URL]`.
+
+URL is the management API's; `POLYHEAD_MANAGEMENT` names it where the argument is left out, as for a container that
+serves on another port.
 
 For a container's health check, so it uses the standard library alone and starts quickly. It asks the management API,
 because /ping says 200 before any model is loaded and after one failed to load.
@@ -7,6 +10,7 @@ because /ping says 200 before any model is loaded and after one failed to load.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import urllib.request
 from typing import Any
@@ -35,13 +39,15 @@ def _ready(management: str, name: str) -> bool:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - a fixed loopback address
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy of the environment is for others
+    with direct.open(url, timeout=TIMEOUT) as response:
         return json.load(response)
 
 
 def main() -> None:
     """Exit status 0 where everything is ready, 1 where not."""
-    faults = unready(sys.argv[1] if len(sys.argv) > 1 else MANAGEMENT)
+    given = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("POLYHEAD_MANAGEMENT", MANAGEMENT)
+    faults = unready(given)
     for fault in faults:
         sys.stderr.write(f"not ready: {fault}\n")
     sys.exit(1 if faults else 0)

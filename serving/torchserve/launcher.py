@@ -38,8 +38,10 @@ THEIRS = ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")
 POLL_SECONDS = 0.05
 SETTLE_SECONDS = 0.5  # for the last lines of a worker that died to arrive
 PR_SET_PDEATHSIG = 1
-# What TorchServe 0.12.0's worker prints when it ends by an exception; it would be restarted for minutes.
-WORKER_DIED = "Backend worker process died."
+# What TorchServe 0.12.0 and its worker print when a worker ends while it loads; it would be restarted for minutes.
+WORKER_DIED = ("Backend worker process died.", "Load model failed: ", "Auto recovery failed again")
+SOCKET = ".ts.sock.99999"
+LONGEST_SOCKET = 107
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ class Server:
         self._process: subprocess.Popen[str] | None = None
         self._ready = False
         self._worker_died = False
-        # Short: the workers' unix sockets lie in it, and a socket's path has room for 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="polyhead-"))
+        self.folder = _working_folder()
 
     def __enter__(self) -> Self:
         return self
@@ -124,26 +125,27 @@ class Server:
         for name in ("tmp", "logs", "store"):
             (self.folder / name).mkdir()
         for bundle in self.bundles:
-            model = self.folder / "store" / _store_name(bundle)
-            reports = self._reports(bundle)
-            reports.mkdir(parents=True)
-            files = model_files(
-                bundle.spec,
-                self.settings,
-                str(bundle.folder.resolve()),
-                self.settings.device,
-                str(reports / "worker"),
-            )
+            self._reports(bundle).mkdir(parents=True)
+            launch = {
+                "report": str(self._reports(bundle) / "worker"),
+                "digest": bundle.digest,
+                "max_response_size": self.configuration.max_response_size,
+            }
+            files = model_files(bundle.spec, self.settings, str(bundle.folder.resolve()), self.settings.device, launch)
             for name, content in files.items():
-                path = model / name
+                path = self.folder / "store" / self._store_name(bundle) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        models = [_store_name(bundle) for bundle in self.bundles]
+        models = [self._store_name(bundle) for bundle in self.bundles]
         effective = self.configuration.render(self.addresses, self.folder / "store", models)
         (self.folder / "config.properties").write_text(effective, encoding="utf-8")
 
+    def _store_name(self, bundle: Bundle) -> str:
+        """A folder's name: by position, since names and versions may both hold dashes and dots."""
+        return f"model-{self.bundles.index(bundle)}"
+
     def _reports(self, bundle: Bundle) -> Path:
-        return self.folder / "reports" / _store_name(bundle)
+        return self.folder / "reports" / self._store_name(bundle)
 
     def _command(self) -> list[str]:
         return [
@@ -184,7 +186,7 @@ class Server:
     def _pump(self, lines: IO[str]) -> None:
         for line in lines:
             self._tail.append(line.rstrip("\n"))
-            self._worker_died |= WORKER_DIED in line
+            self._worker_died |= any(words in line for words in WORKER_DIED)
             if self._ready or self._verbose:
                 self._log(line.rstrip("\n"))
 
@@ -192,22 +194,10 @@ class Server:
         deadline = time.monotonic() + self.settings.startup_timeout
         with httpx.Client(timeout=self.settings.response_timeout, trust_env=False) as client:
             while True:
+                self._require_starting(cancelled)
                 reports = readiness.load_reports(self._reports(bundle))
-                if (
-                    readiness.workers_ready(client, self.addresses.management_url, bundle, self.settings.workers)
-                    and reports
-                ):
+                if reports and readiness.workers_ready(client, self.addresses, bundle, self.settings.workers):
                     break
-                if self._worker_died:
-                    time.sleep(SETTLE_SECONDS)
-                    readiness.load_reports(self._reports(bundle))  # a worker's own words are better than its traceback
-                    raise LaunchError(f"a worker of {bundle.title} died while it was starting:\n{self.tail()}")
-                if cancelled():
-                    raise LaunchError("stopped before the server was ready")
-                if self.exit_code() is not None:
-                    raise LaunchError(
-                        f"TorchServe ended with status {self.exit_code()} before it was ready:\n{self.tail()}"
-                    )
                 if time.monotonic() > deadline:
                     raise LaunchError(
                         f"model {bundle.title} was not ready after {self.settings.startup_timeout} s "
@@ -215,9 +205,23 @@ class Server:
                     )
                 time.sleep(POLL_SECONDS)
             report: Mapping[str, Any] = reports[0]
-            readiness.replay_golden(client, self.addresses.url, bundle, report["device"])
+            for row in range(bundle.golden().rows):
+                self._require_starting(cancelled)
+                readiness.replay_golden(client, self.addresses, bundle, report["device"], row)
         threads = self.settings.threads_per_worker()
         return Served(bundle, report["runtime"], report["device"], self.settings.workers, threads)
+
+    def _require_starting(self, cancelled: Callable[[], bool]) -> None:
+        """Whether waiting on makes sense: nobody has called it off, TorchServe runs, no worker has died."""
+        if cancelled():
+            raise LaunchError("stopped before the server was ready")
+        if self._worker_died:
+            time.sleep(SETTLE_SECONDS)
+            for bundle in self.bundles:  # a worker's own words are better than its traceback
+                readiness.load_reports(self._reports(bundle))
+            raise LaunchError(f"a worker died while it was starting:\n{self.tail()}")
+        if self.exit_code() is not None:
+            raise LaunchError(f"TorchServe ended with status {self.exit_code()} before it was ready:\n{self.tail()}")
 
     def exit_code(self) -> int | None:
         """TorchServe's exit status, None while it runs."""
@@ -243,8 +247,19 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _store_name(bundle: Bundle) -> str:
-    return f"{bundle.spec.name}-{bundle.spec.version}"
+def _working_folder() -> Path:
+    """A new folder for one server. The workers' sockets lie in it, and a socket's path has room for 107 bytes.
+
+    Raises:
+        LaunchError: the temporary directory's own path is too long for that.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="polyhead-"))
+    if len(os.fsencode(folder / "tmp" / SOCKET)) > LONGEST_SOCKET:
+        folder.rmdir()
+        raise LaunchError(
+            f"the temporary directory {folder.parent} has too long a path for sockets: set TMPDIR to a short one"
+        )
+    return folder
 
 
 def _die_with_parent() -> None:

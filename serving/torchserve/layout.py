@@ -22,7 +22,7 @@ CONFIG_FILE = "model-config.yaml"
 
 
 def model_files(
-    spec: ModelSpec, settings: Settings, bundle: str, device: str, report: str | None = None
+    spec: ModelSpec, settings: Settings, bundle: str, device: str, launch: Mapping[str, Any] | None = None
 ) -> dict[str, bytes]:
     """Every file but the bundle, by its path in the archive.
 
@@ -31,11 +31,10 @@ def model_files(
         settings: how it is served.
         bundle: the bundle's directory, absolute or relative to the archive.
         device: `cpu` keeps TorchServe from giving workers a GPU.
-        report: where a worker writes how its loading went.
+        launch: what the launcher tells its workers besides: `report` (where to write how loading went), `digest` (of
+            the bundle it verified), `max_response_size`.
     """
-    ours: dict[str, Any] = {"bundle": bundle, "settings": settings.model_dump(exclude_defaults=True)}
-    if report is not None:
-        ours["report"] = report
+    ours = {"bundle": bundle, "settings": settings.model_dump(exclude_defaults=True), **(launch or {})}
     # TorchServe ignores what it does not know, and `minWorkers` where `maxWorkers` is missing.
     config: Mapping[str, Any] = {
         "minWorkers": settings.workers,

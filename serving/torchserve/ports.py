@@ -23,6 +23,10 @@ def addresses(host: str, port: int) -> Addresses:
     Raises:
         LaunchError: a port is in use, or may not be bound.
     """
+    if ":" in host:
+        raise LaunchError(
+            f"--host {host}: TorchServe listens on IPv4 addresses and names, not on IPv6: give one of those"
+        )
     chosen: list[int] = []
     for offset in (0, MANAGEMENT_OFFSET, METRICS_OFFSET):
         where = host if offset == 0 else "127.0.0.1"

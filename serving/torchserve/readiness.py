@@ -19,6 +19,7 @@ from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import GoldenMismatch, LaunchError
 from polyhead.serving.golden import Array, Golden, fault
 from polyhead.serving.protocol.images import encode_png
+from polyhead.serving.torchserve.configuration import Addresses
 
 __all__ = ["example", "load_reports", "replay_golden", "workers_ready"]
 
@@ -36,10 +37,10 @@ def load_reports(folder: Path) -> list[dict[str, Any]]:
     return reports
 
 
-def workers_ready(client: httpx.Client, management_url: str, bundle: Bundle, wanted: int) -> bool:
+def workers_ready(client: httpx.Client, addresses: Addresses, bundle: Bundle, wanted: int) -> bool:
     """Whether the management API shows this many workers of the model as ready."""
     try:
-        response = client.get(f"{management_url}/models/{bundle.spec.name}/{bundle.spec.version}")
+        response = client.get(f"{addresses.management_url}/models/{bundle.spec.name}/{bundle.spec.version}")
         models = response.json() if response.status_code == httpx.codes.OK else []
     except (httpx.TransportError, ValueError):  # not up yet
         return False
@@ -47,34 +48,33 @@ def workers_ready(client: httpx.Client, management_url: str, bundle: Bundle, wan
     return bool(sum(worker.get("status") == "READY" for worker in workers) >= wanted)
 
 
-def replay_golden(client: httpx.Client, url: str, bundle: Bundle, device: str) -> None:
-    """Send every golden sample as a client would, and hold each head's raw answer against eager's.
+def replay_golden(client: httpx.Client, addresses: Addresses, bundle: Bundle, device: str, row: int) -> None:
+    """Send one golden sample as a client would, and hold each head's raw answer against eager's.
 
     Raises:
         GoldenMismatch: naming the head.
-        LaunchError: the server answers with an error.
+        LaunchError: the server answers with an error, or not at all.
     """
-    golden = bundle.golden()
-    spec = bundle.spec
-    received: dict[str, list[Any]] = {head: [] for head in spec.heads}
-    for row in range(golden.rows):
-        body = example(bundle, golden, row, options={"raw": True})
+    golden, spec = bundle.golden(), bundle.spec
+    try:
         response = client.post(
-            f"{url}/predictions/{spec.name}/{spec.version}", content=body, headers={"Content-Type": "application/json"}
+            f"{addresses.url}/predictions/{spec.name}/{spec.version}",
+            content=example(bundle, golden, row, options={"raw": True}),
+            headers={"Content-Type": "application/json"},
         )
-        if response.status_code != httpx.codes.OK:
-            raise LaunchError(
-                f"model {bundle.title} answers its golden sample {row} with "
-                f"{response.status_code}: {response.text:.200}"
-            )
-        for head, answer in response.json()["predictions"][0].items():
-            received[head].append(answer["raw"])
-    tolerance = bundle.manifest.tolerance.on(device)
-    for head, rows in received.items():
-        wrong = fault(spec.heads[head], np.asarray(rows, dtype=np.float32), golden.outputs[head], tolerance)
+    except httpx.TransportError as error:
+        raise LaunchError(f"model {bundle.title} gives no answer to its golden sample {row}: {error}") from None
+    if response.status_code != httpx.codes.OK:
+        raise LaunchError(
+            f"model {bundle.title} answers its golden sample {row} with {response.status_code}: {response.text:.200}"
+        )
+    answers = response.json()["predictions"][0]
+    for head, declared in spec.heads.items():
+        raw = np.asarray([answers[head]["raw"]], dtype=np.float32)
+        wrong = fault(declared, raw, golden.outputs[head][row : row + 1], bundle.manifest.tolerance.on(device))
         if wrong is not None:
             raise GoldenMismatch(
-                f"model {bundle.title}: head {head!r} does not reproduce its golden samples over HTTP: {wrong}"
+                f"model {bundle.title}: head {head!r} does not reproduce golden sample {row} over HTTP: {wrong}"
             )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from tests.command import ROOT
+from tests.server import serving
 
 JSON = "application/json"
 INPUT = "measurements"
@@ -72,6 +78,35 @@ def test_bad_requests_among_good_ones_change_no_neighbour(server):
         answer = response.json()
         assert answer["cultivar"]["label"] == alone["cultivar"]["label"]
         assert answer["alcohol"]["value"] == pytest.approx(alone["alcohol"]["value"], rel=1e-5)
+
+
+def test_images_of_too_many_pixels_in_all_are_refused_together(server):
+    """Each of them alone is allowed: 47 kB that hold 49 million pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (7000, 7000)).save(buffer, "PNG")
+    image = {"image": {"b64": base64.b64encode(buffer.getvalue()).decode()}}
+    refused = server.predict("digits", {"instances": [image] * 2, "heads": ["digit"]})
+    assert (refused.status_code, refused.json()["loc"]) == (413, ["instances", 1, "image", "b64"])
+    assert server.predict("digits", {"instances": [image], "heads": ["digit"]}).status_code == 200
+
+
+def test_a_body_that_is_too_large_is_413(server):
+    response = server.http.post("/predictions/digits", content=b"\0" * 9_000_000, headers={"Content-Type": "image/png"})
+    assert response.status_code == 413
+
+
+def test_an_answer_too_large_for_the_batch_is_refused_and_harms_no_neighbour(wine, tmp_path):
+    config = tmp_path / "config.properties"
+    text = (ROOT / "config.properties").read_text()
+    config.write_text(text.replace("max_response_size=268435456", "max_response_size=100000"))
+    with serving([wine["bundle"]], "--config", str(config), "--max-batch-delay", "200") as running:
+        large = {"instances": [ROW] * 2000, "options": {"raw": True}}
+        bodies = [large, *({"instances": [ROW]} for _ in range(3))]
+        with ThreadPoolExecutor(4) as pool:
+            first, *others = pool.map(lambda body: running.predict("wine", body), bodies)
+        assert (first.status_code, first.json()["type"]) == (413, "payload_too_large")
+        assert [other.status_code for other in others] == [200] * 3
+        assert running.counts("wine")["requests"] >= 4
 
 
 def test_an_unknown_model_is_404(server):

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -76,6 +77,10 @@ def test_the_light_parts_start_without_torch(module):
 
 
 def test_every_dependency_has_a_bound_and_a_reason():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    for requirement in (entry for entries in lists for entry in entries if not entry.startswith("polyhead[")):
+        assert re.search(r"[<=]", requirement), f"{requirement} has no upper bound"
     text = (ROOT / "pyproject.toml").read_text()
     listed = re.findall(
         r'^  "(?!polyhead\[|Development|Intended|Operating|Programming|Topic)([a-z].*?)",?(.*)$', text, re.M
@@ -114,3 +119,11 @@ def test_no_host_of_a_registry_and_no_machine_path_is_written_down():
         if b"\0" not in data and banned.search(data.decode("utf-8", "replace")):
             found.append(str(path))
     assert found == []
+
+
+def test_the_pages_have_no_blanks_left_and_no_dead_links():
+    for page in tracked("*.md"):
+        text = (ROOT / page).read_text()
+        assert not re.search(r"@[A-Z]{3,}@", text), page
+        for link in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.command import run_polyhead
+from tests.command import ROOT, run_polyhead
 
 VERBS = ("train", "export", "inspect", "verify", "package", "serve", "predict")
 
@@ -55,6 +55,19 @@ def test_a_job_that_fails_is_status_1_and_one_line(tmp_path, arguments, message)
     assert result.stdout == ""
     assert result.stderr.splitlines()[-1].startswith(message)
     assert "Traceback" not in result.stderr
+
+
+def test_a_path_that_cannot_be_written_is_one_line(digits_bundle, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run_polyhead("package", digits_bundle, "--to", "mar", "--out", tmp_path / "file", expect=1)
+    assert result.stderr == f"polyhead: {tmp_path / 'file'}: File exists\n"
+
+
+def test_predict_with_a_head_that_no_header_can_carry_is_one_line():
+    result = run_polyhead(
+        "predict", "m", ROOT / "examples" / "seven.png", "--heads", "é", "--url", "http://127.0.0.1:9", expect=1
+    )
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_predict_without_a_server_says_so(tmp_path):

@@ -248,6 +248,22 @@ def test_an_existing_bundle_is_kept_without_force_and_after_a_failure(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_a_link_to_a_bundle_is_followed(tmp_path):
+    assemble.export(source(Tiny()), tmp_path / "real", ["onnx"])
+    (tmp_path / "current").symlink_to("real")
+    bundle, _ = assemble.export(source(Tiny()), tmp_path / "current", ["onnx"], force=True)
+    assert (tmp_path / "current").is_symlink()
+    assert bundle.folder == tmp_path / "real"
+
+
+def test_a_publication_that_fails_puts_the_old_bundle_back(tmp_path):
+    first, _ = assemble.export(source(Tiny()), tmp_path / "bundle", ["onnx"])
+    with pytest.raises(OSError, match="nothing"):
+        assemble._publish(tmp_path / "nothing", tmp_path / "bundle")
+    assert Bundle.open(tmp_path / "bundle").digest == first.digest
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_force_replaces_bundles_only(tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "precious.txt").write_text("mine")

@@ -12,7 +12,7 @@ from polyhead.serving.request import Query
 
 
 def _spec(**inputs: dict[str, Any]) -> ModelSpec:
-    heads = {"y": {"kind": "regression"}}
+    heads = {"answer": {"kind": "regression"}}
     return ModelSpec.parse({"name": "m", "version": "1", "inputs": inputs, "heads": heads})
 
 
@@ -24,7 +24,7 @@ PADDED_BOTH = _spec(x={"kind": "tensor", "dtype": "int64", "shape": ["steps", "w
 
 
 def _query(**inputs: Any) -> Query:
-    return Query(len(next(iter(inputs.values()))), inputs, ("y",))
+    return Query(len(next(iter(inputs.values()))), inputs, ("answer",))
 
 
 def _rows(start: int, count: int) -> Array:

@@ -51,6 +51,8 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_the_default(tmp_p
         ("# fine\n\nmodel_store=/x", "line 3: model_store is set by polyhead serve"),
         ("debug=true\ndebug=false", "line 2: debug stands twice"),
         ("debug", "line 1: 'debug' is no key=value"),
+        ("certificate_file=/a.pem", "line 1: certificate_file would be without effect: terminate TLS in the proxy"),
+        ("metrics_config=./m.yaml", "line 1: metrics_config=./m.yaml: give an absolute path"),
     ],
 )
 def test_a_line_that_cannot_be_meant_is_refused_with_its_place(tmp_path, text, message):
@@ -85,11 +87,11 @@ def test_the_effective_file_keeps_management_metrics_and_grpc_on_the_loopback():
 
 def test_the_models_configuration_says_both_worker_counts_and_times_in_torchserves_units():
     settings = Settings(workers=2, max_batch_size=16, max_batch_delay=3, job_queue_size=7)
-    files = model_files(SPEC, settings, "/bundles/m", "cpu", "/reports/worker")
+    files = model_files(SPEC, settings, "/bundles/m", "cpu", {"report": "/reports/worker"})
     config = yaml.safe_load(files["model-config.yaml"])
     assert (config["minWorkers"], config["maxWorkers"]) == (2, 2)
     assert (config["batchSize"], config["maxBatchDelay"], config["jobQueueSize"]) == (16, 3, 7)
     assert config["deviceType"] == "cpu"
-    assert config["polyhead"]["bundle"] == "/bundles/m"
+    assert (config["polyhead"]["bundle"], config["polyhead"]["report"]) == ("/bundles/m", "/reports/worker")
     assert Settings.parse(config["polyhead"]["settings"], "test") == settings
     assert "deviceType" not in yaml.safe_load(model_files(SPEC, settings, "b", "auto")["model-config.yaml"])

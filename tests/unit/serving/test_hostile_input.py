@@ -68,7 +68,7 @@ def test_nesting_that_json_allows_and_python_does_not_is_refused(before, after, 
 def test_a_16_bit_gray_png_keeps_its_upper_bytes(channels):
     deep = np.array([[0, 255, 256], [0x1234, 0x8000, 0xFFFF]], np.uint16)
     spec = ImageInput(kind="image", size=(2, 3), channels=channels, resize="none")
-    pixels = images.decode(_file(Image.fromarray(deep)), spec, 100, ())
+    pixels = images.decode(_file(Image.fromarray(deep)), spec, images.PixelBudget(100), ())
     np.testing.assert_array_equal(pixels[..., 0], deep >> 8)
 
 
@@ -76,7 +76,7 @@ def test_a_palette_with_a_transparency_table_is_read_without_a_warning():
     gray = np.array([[0, 80, 160], [160, 80, 255]], np.uint8)
     data = _file(Image.fromarray(gray).convert("P"), transparency=bytes([0, 100, 200]))
     spec = ImageInput(kind="image", size=(2, 3), channels="gray", resize="none")
-    np.testing.assert_array_equal(images.decode(data, spec, 100, ())[..., 0], gray)
+    np.testing.assert_array_equal(images.decode(data, spec, images.PixelBudget(100), ())[..., 0], gray)
 
 
 @pytest.mark.parametrize("side", [20_000, 100_000, 2**31 - 1, 2**32 - 1])
@@ -85,7 +85,7 @@ def test_a_huge_declared_size_is_too_large(side):
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     data += b"\0\0\0\0IEND\xaeB`\x82"
     with pytest.raises(RequestError) as caught:
-        images.decode(data, ImageInput(kind="image", size=(64, 64)), 50_000_000, ())
+        images.decode(data, ImageInput(kind="image", size=(64, 64)), images.PixelBudget(50_000_000), ())
     assert (caught.value.status, caught.value.type) == (413, "payload_too_large")
 
 
