@@ -10,7 +10,6 @@ import platform
 import tempfile
 from pathlib import Path
 
-
 from benchmarks.hot_path import WORKLOADS, Timing, measure
 from polyhead.serving.settings import available_cores
 
@@ -79,16 +78,18 @@ def plot(results: dict[str, list[Timing]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     for title, timings in results.items():
         axes.plot([t.batch for t in timings], [t.ratio for t in timings], marker="o", label=title)
     axes.axhline(1.0, color="0.6", linewidth=1, label="the bare forward pass")
     axes.axhline(1.25, color="tab:red", linewidth=1, linestyle="--", label="aim for ResNet-18 at batch 32: 1.25")
     axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_yticks([1, 1.25, 2, 4, 8, 16], ["1", "1.25", "2", "4", "8", "16"])
     batches = sorted({t.batch for timings in results.values() for t in timings})
     axes.set_xticks(batches, [str(b) for b in batches])
-    axes.set(xlabel="requests in the batch", ylabel="handler / bare forward", ylim=(0, None))
-    axes.legend(fontsize=8)
+    axes.set(xlabel="requests in the batch", ylabel="handler / bare forward (log)")
+    figure.legend(loc="outside lower center", fontsize=8, ncols=2)
     figure.savefig(DOCS.with_suffix(".png"), dpi=120)
 
 
