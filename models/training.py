@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors.numpy import save_file as save_arrays
-from safetensors.torch import save_file as save_tensors
+from safetensors.torch import save_model
 from torch import Tensor
 from torchmetrics import MetricCollection
 
@@ -155,7 +155,6 @@ def train(
         steps = -(-len(split.train) // recipe.batch_size)
         task = _Task(spec, build(split.train), recipe, tuple(split.train.targets), steps, augment)
         best = ModelCheckpoint(out / "checkpoints", filename="best", monitor=MONITOR, save_weights_only=True)
-        best.CHECKPOINT_NAME_LAST = "last"
         trainer = _trainer(recipe, out, [best, EarlyStopping(MONITOR, patience=recipe.patience)], steps)
         trainer.fit(task, loader(split.train, recipe.batch_size, recipe.seed), loader(split.validation, 512))
         epochs = trainer.current_epoch
@@ -163,21 +162,23 @@ def train(
         if score is None or not math.isfinite(float(score)):
             raise RunError(f"{spec.name}: the loss is not finite after {epochs} epochs: lower the learning rate")
         trainer.test(task, loader(split.test, 512), ckpt_path="best", weights_only=True, verbose=False)
-    network = task.network.eval()
-    save_tensors({k: v.contiguous() for k, v in network.state_dict().items()}, out / "weights.safetensors")
-    save_arrays(
-        {k: np.ascontiguousarray(v[:SAMPLES]) for k, v in split.test.inputs.items()},
-        out / "samples.safetensors",
-    )
+    return _save(task, split, out, factory, epochs, time.monotonic() - started)
+
+
+def _save(task: _Task, split: Split, out: Path, factory: str, epochs: int, seconds: float) -> Run:
+    """Write weights, samples and record; the record last, since it marks the run as finished."""
+    save_model(task.network.eval().cpu(), str(out / "weights.safetensors"))
+    samples = {name: np.ascontiguousarray(rows[:SAMPLES]) for name, rows in split.test.inputs.items()}
+    save_arrays(samples, out / "samples.safetensors")
     record = RunRecord(
         factory=factory,
-        recipe=recipe,
+        recipe=task.recipe,
         epochs=epochs,
-        seconds=round(time.monotonic() - started, 1),
+        seconds=round(seconds, 1),
         metrics={head: {k: round(v, 4) for k, v in values.items()} for head, values in task.computed().items()},
         versions={name: importlib.metadata.version(name) for name in ("torch", "lightning", "torchmetrics")},
     )
-    run = Run(out, record, spec)
+    run = Run(out, record, task.spec)
     run.write()
     return run
 
