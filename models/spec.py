@@ -6,6 +6,7 @@ training, export, serving and scoring share, and it travels inside every bundle.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -125,7 +126,7 @@ class TensorInput(Strict):
     # The value that fills a free dimension up to the longest row of a batch; None groups rows of equal shape instead.
     pad: Number | None = None
 
-    @property
+    @cached_property
     def free(self) -> tuple[str, ...]:
         """The names of the free dimensions."""
         return tuple(d for d in self.shape if isinstance(d, str))

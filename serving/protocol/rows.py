@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -82,18 +83,18 @@ def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray, loc: Place
         InvalidInstance: the number of bytes does not make the shape.
         InputNotFinite: NaN or infinity.
     """
-    dtype = np.dtype(spec.dtype).newbyteorder("<")
-    unit = row_bytes(spec)
+    dtype, unit, shape = _layout(spec.dtype, spec.shape)
     if len(spec.free) > 1 or (len(data) % unit if spec.free else len(data) != unit) or not data:
         raise InvalidInstance(
             f"input {name!r}: {len(data)} bytes, wanted {spec.dtype} little-endian of shape {_text(spec.shape)} "
             f"({'a multiple of ' if spec.free else ''}{unit} bytes)",
             loc,
         )
-    array = np.frombuffer(data, dtype=dtype).reshape(1, *(-1 if isinstance(d, str) else d for d in spec.shape))
-    if dtype.kind == "b" and max(data) > 1:
+    array = np.frombuffer(data, dtype=dtype).reshape(shape)
+    if spec.dtype == "bool" and max(data) > 1:
         raise InvalidInstance(f"input {name!r}: bytes of a bool are 0 or 1, got {max(data)}", loc)
-    array = array.astype(spec.dtype, copy=False)
+    if not dtype.isnative:
+        array = array.astype(spec.dtype)
     require_finite(name, array, loc)
     return array
 
@@ -109,12 +110,23 @@ def require_finite(name: str, array: Array, loc: Place) -> None:
         raise InputNotFinite(f"input {name!r}: {count} of {array.size} values are NaN or infinite", loc)
 
 
+@cache
+def _layout(dtype: str, shape: tuple[int | str, ...]) -> tuple[np.dtype[Any], int, tuple[int, ...]]:
+    """Of one row in bytes: the dtype, little-endian; the size where free dimensions are 1; the shape with the batch."""
+    little = np.dtype(dtype).newbyteorder("<")
+    fixed = [d for d in shape if isinstance(d, int)]
+    return (
+        little,
+        int(np.prod(fixed, dtype=np.int64)) * little.itemsize,
+        (1, *(d if isinstance(d, int) else -1 for d in shape)),
+    )
+
+
 def row_bytes(spec: InputSpec) -> int:
     """Bytes of one row as the graph takes it; a free dimension counts once, its length is bounded by the body's."""
     if not isinstance(spec, ImageInput | TensorInput):
         return 0
-    fixed = [d for d in spec.shape if isinstance(d, int)]
-    return int(np.prod(fixed, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+    return _layout(spec.dtype, spec.shape)[1]
 
 
 def _image(spec: ImageInput, value: Any, budget: images.PixelBudget, loc: Place) -> Array:
