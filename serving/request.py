@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from polyhead.models.spec import ModelSpec
 from polyhead.serving.errors import InvalidInstance, UnknownHead, UnknownOption
 from polyhead.serving.golden import Array
 
-__all__ = ["HttpRequest", "HttpResponse", "Options", "Query", "choose_heads", "parse_options"]
+__all__ = ["HttpRequest", "HttpResponse", "Options", "Query", "choose_heads", "find_header", "parse_options"]
 
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """What came over the wire. Header names are lower case."""
+    """What came over the wire.
+
+    Attributes:
+        body: as it was sent.
+        content_type: lower case, without parameters.
+        headers: by name in the client's own casing: ask `find_header`.
+    """
 
     body: bytes | bytearray
     content_type: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,14 @@ class Query:
     heads: tuple[str, ...]
     options: Options = Options()
     single: bool = False
+
+
+def find_header(headers: Mapping[str, Any], name: str) -> str | None:
+    """A header by its name in lower case, whatever casing it was sent in; None where it was not sent."""
+    for key, value in headers.items():
+        if len(key) == len(name) and key.lower() == name and isinstance(value, str):
+            return value
+    return None
 
 
 def choose_heads(spec: ModelSpec, wanted: object) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput
 from polyhead.serving.errors import UnsupportedMediaType
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images, rows
-from polyhead.serving.request import HttpRequest, Query, choose_heads
+from polyhead.serving.request import HttpRequest, Query, choose_heads, find_header
 from polyhead.serving.settings import Settings
 
 __all__ = ["HEADS_HEADER", "MEDIA_TYPES", "decode", "media_types"]
@@ -30,7 +30,7 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
             f"send {' or '.join((*media_types(spec), 'application/json'))}"
         )
     name, only = next(iter(spec.inputs.items()))
-    wanted = request.headers.get(HEADS_HEADER)
+    wanted = find_header(request.headers, HEADS_HEADER)
     heads = choose_heads(spec, None if wanted is None else [part.strip() for part in wanted.split(",")])
     return Query(1, {name: _row(name, only, request, settings)}, heads, single=True)
 

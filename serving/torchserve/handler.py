@@ -28,7 +28,7 @@ from polyhead.serving.errors import (
     RequestError,
 )
 from polyhead.serving.protocol.json import encode_error
-from polyhead.serving.request import HttpRequest, HttpResponse
+from polyhead.serving.request import HttpRequest, HttpResponse, find_header
 from polyhead.serving.responder import Responder
 from polyhead.serving.settings import Settings
 
@@ -176,12 +176,13 @@ def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:
 
 
 def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpRequest | RequestError:
-    """One request as TorchServe hands it over. Header names keep the client's casing there, so they are folded here."""
-    folded = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    content_type = folded.get("content-type", "").partition(";")[0].strip().lower()
-    body = next((entry[key] for key in BODY_KEYS if key in entry), None)
+    """One request as TorchServe hands it over: parts by name, a part's content type by its name in the headers."""
+    key = next((name for name in BODY_KEYS if name in entry), None)
+    part = headers.get(key) if key is not None else None
+    media_type = part["content-type"] if isinstance(part, dict) else find_header(headers, "content-type")
+    media_type = (media_type or "").partition(";")[0].strip().lower()
     try:
-        return HttpRequest(_raw(body), content_type, folded)
+        return HttpRequest(b"" if key is None else _raw(entry[key]), media_type, headers)
     except TypeError as error:  # TorchServe parsed what our own parser refuses: numbers beyond 64 bits, lone surrogates
         return MalformedBody(f"the body is not JSON: {error}")
 
