@@ -183,7 +183,10 @@ def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpReques
     media_type = (media_type or "").partition(";")[0].strip().lower()
     try:
         return HttpRequest(b"" if key is None else _raw(entry[key]), media_type, headers)
-    except TypeError as error:  # TorchServe parsed what our own parser refuses: numbers beyond 64 bits, lone surrogates
+    except (
+        TypeError,
+        ValueError,
+    ) as error:  # TorchServe parsed what our own parser refuses: numbers beyond 64 bits, lone surrogates
         return MalformedBody(f"the body is not JSON: {error}")
 
 

@@ -71,7 +71,7 @@ def test_a_body_that_torchserve_has_parsed_already_is_answered_alike(handler):
     assert raw == parsed
 
 
-@pytest.mark.parametrize("parsed", [{"instances": [[2**70]]}, {"instances": ["\ud800"]}])
+@pytest.mark.parametrize("parsed", [{"instances": [[2**70]]}, {"instances": ["\ud800"]}, "\ud800"])
 def test_a_parsed_body_that_our_parser_refuses_fails_alone(handler, parsed):
     good, bad = ask(handler, posted(bytearray(BODY)), posted(parsed))
     assert good[0] == 200
