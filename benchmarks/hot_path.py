@@ -25,10 +25,10 @@ with warnings.catch_warnings():
     from ts.context import Context, RequestProcessor
 
 from polyhead.export import assemble
-from polyhead.export.source import Source
+from polyhead.export.source import Source, random_samples
 from polyhead.models.heads import build_head
 from polyhead.models.network import MultiTaskNetwork
-from polyhead.models.spec import ImageInput, ModelSpec
+from polyhead.models.spec import ModelSpec
 from polyhead.models.trunks.mlp import MLP
 from polyhead.models.trunks.resnet import resnet18
 from polyhead.serving.bundle import Bundle
@@ -126,18 +126,10 @@ def measure(
 ) -> list[Timing]:
     """Export the workload's model into a folder, and time handler and bare forward in turn, for each batch size."""
     spec, model = workload.build()
-    rows = {name: _rows(value) for name, value in spec.inputs.items()}
     formats = [name for name, (_, _, its_runtime) in assemble.FORMATS.items() if its_runtime == runtime]
-    bundle, _ = assemble.export(Source(model, spec, rows), folder / workload.name, formats)
+    bundle, _ = assemble.export(Source(model, spec, random_samples(spec)), folder / workload.name, formats)
     handler = _handler(bundle, runtime)
     return [_time(handler, workload, batch, rounds) for batch in batches]
-
-
-def _rows(spec: Any) -> Array:
-    generator = np.random.default_rng(1)
-    if isinstance(spec, ImageInput):
-        return generator.integers(0, 256, (64, *spec.size, spec.depth), dtype=np.uint8)
-    return generator.standard_normal((64, *spec.shape)).astype(np.float32)
 
 
 def _handler(bundle: Bundle, runtime: str) -> PolyheadHandler:

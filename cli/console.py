@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["error_line", "metrics_text", "note", "print_json", "print_table", "working"]
+__all__ = ["error_line", "metrics_text", "note", "print_json", "print_parity", "print_table", "working"]
 
 PIPE_WIDTH = 200
 
@@ -42,6 +42,16 @@ def note(text: str) -> None:
 def error_line(text: str) -> None:
     """Why a job failed."""
     note(f"polyhead: {text}")
+
+
+def print_parity(title: str, proofs: Sequence[Mapping[str, Any]]) -> None:
+    """The largest difference to eager of every head, by graph, runtime and device."""
+    rows = [
+        (proof["graph"], proof["runtime"], proof["device"], head, f"{value:.2e}")
+        for proof in proofs
+        for head, value in proof["heads"].items()
+    ]
+    print_table(title, ("graph", "runtime", "device", "head", "largest difference"), rows)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from polyhead.cli.console import note, print_json, print_table, working
+from polyhead.cli.console import note, print_json, print_parity, working
 
 __all__ = ["command"]
 
@@ -62,26 +62,9 @@ def command(
         if samples is None:
             note("no --samples: golden samples are random rows; real ones prove more")
     bundle, proofs = assemble.export(found, out, [f.value for f in formats], force, say=note)
+    parity = [{"graph": p.graph, "runtime": p.runtime, "device": p.device, "heads": p.heads} for p in proofs]
     if json:
-        print_json(
-            {
-                "bundle": str(out),
-                "model": bundle.title,
-                "digest": bundle.digest,
-                "parity": [
-                    {"graph": p.graph, "runtime": p.runtime, "device": p.device, "heads": p.heads} for p in proofs
-                ],
-            }
-        )
+        print_json({"bundle": str(out), "model": bundle.title, "digest": bundle.digest, "parity": parity})
         return
-    rows = [
-        (proof.graph, proof.runtime, proof.device, head, f"{value:.2e}")
-        for proof in proofs
-        for head, value in proof.heads.items()
-    ]
-    print_table(
-        f"{bundle.title}: equal to eager PyTorch",
-        ("graph", "runtime", "device", "head", "largest difference"),
-        rows,
-    )
+    print_parity(f"{bundle.title}: equal to eager PyTorch", parity)
     note(f"{out}: bundle {bundle.digest[:12]}; next: polyhead serve {out}")

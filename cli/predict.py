@@ -41,16 +41,13 @@ def command(
     rows: list[tuple[str, dict[str, Any]]] = []
     with Client(url) as client:
         for path in files:
-            rows += [(name, answers) for name, answers in _ask(client, model, path, wanted)]
-    for name, answers in rows:
-        if json:
+            rows += _ask(client, model, path, wanted)
+    if json:
+        for name, answers in rows:
             print_json({"file": name, **answers})
-    if not json:
-        print_table(
-            model,
-            ("file", "head", "answer"),
-            [(n, h, _text(a)) for n, answers in rows for h, a in answers.items()],
-        )
+        return
+    table = [(name, head, _text(answer)) for name, answers in rows for head, answer in answers.items()]
+    print_table(model, ("file", "head", "answer"), table)
 
 
 def _ask(client: Client, model: str, path: Path, heads: list[str] | None) -> list[tuple[str, dict[str, Any]]]:

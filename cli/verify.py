@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polyhead.cli.console import note, print_json, print_table
+from polyhead.cli.console import note, print_json, print_parity
 
 __all__ = ["command"]
 
@@ -37,14 +37,5 @@ def command(
     if json:
         print_json({"bundle": str(bundle), "model": opened.title, "digest": opened.digest, "graphs": results})
         return
-    rows = [
-        (r["graph"], r["runtime"], r["device"], head, f"{value:.2e}")
-        for r in results
-        for head, value in r["heads"].items()  # type: ignore[attr-defined]
-    ]
-    print_table(
-        f"{opened.title}: {opened.golden().rows} golden samples reproduced",
-        ("graph", "runtime", "device", "head", "largest difference"),
-        rows,
-    )
+    print_parity(f"{opened.title}: {opened.golden().rows} golden samples reproduced", results)
     note(f"{bundle}: {len(opened.manifest.files)} files with the right hashes, bundle {opened.digest[:12]}")

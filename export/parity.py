@@ -17,7 +17,7 @@ from polyhead.export.graphs import FusedGraph
 from polyhead.models.spec import HeadSpec
 from polyhead.serving.bundle import Graph
 from polyhead.serving.engine import unpack
-from polyhead.serving.golden import Array, Tolerance, difference, fault
+from polyhead.serving.golden import Array, Tolerance, difference, fault, one_by_one
 from polyhead.serving.runtimes import base
 
 __all__ = ["BATCHES", "FP32", "Parity", "check", "eager", "require"]
@@ -80,12 +80,8 @@ def check(entry: Graph, runtime: base.Runtime, graph: FusedGraph, inputs: Mappin
     count = min(BATCHES[-1], len(next(iter(inputs.values()))))
     together = {name: np.ascontiguousarray(array[:count]) for name, array in inputs.items()}
     batch = _run(entry, runtime, together, count)
-    alone = [
-        _run(entry, runtime, {n: np.ascontiguousarray(a[i : i + 1]) for n, a in together.items()}, 1)
-        for i in range(count)
-    ]
-    stacked = {head: np.concatenate([row[head] for row in alone]) for head in specs}
-    require(parity, "row alone against row in batch", entry, specs, stacked, batch, tolerance)
+    alone = one_by_one(lambda row: _run(entry, runtime, row, 1), together, count)
+    require(parity, "row alone against row in batch", entry, specs, alone, batch, tolerance)
     return parity
 
 

@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from polyhead.models.spec import ModelSpec, first_fault
+from polyhead.models.spec import ModelSpec, Strict, first_fault
 
 __all__ = ["Recipe", "Run", "RunError", "RunRecord"]
 
@@ -25,10 +25,8 @@ class RunError(ValueError):
     """A run that failed, or whose directory cannot be used. The message says what, got, and fix."""
 
 
-class Recipe(BaseModel):
+class Recipe(Strict):
     """Everything that decides how a run goes, besides data and network."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, ge=0)
     max_epochs: int = Field(default=40, ge=1)
@@ -36,13 +34,13 @@ class Recipe(BaseModel):
     learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(default=1e-4, ge=0)
     patience: int = Field(default=8, ge=1)  # epochs without a better validation loss before it stops
-    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}  # by head name; 1 where not named
+    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )  # by head name; 1 where not named
 
 
-class RunRecord(BaseModel):
+class RunRecord(Strict):
     """The content of `run.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
     factory: str  # module:function that returns the untrained network

@@ -20,7 +20,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TORCH = "2.13.0"
 # The CPU build is not on the package index, so no resolver finds its hash there.
 TORCH_CPU_WHEELS = (
     # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
@@ -64,7 +63,9 @@ def main() -> None:
         cuda += [entry for entry in blocks if TORCH_BUILD.match(entry[0]) and entry not in cuda]
         write(name, [entry for entry in blocks if not TORCH_BUILD.match(entry[0])])
     hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS)
-    write("torch-cpu", [("torch", f"torch=={TORCH}+cpu{hashes}\n")])
+    pinned = re.search(r"^torch==\S+", (ROOT / "requirements/pins.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    write("torch-cpu", [("torch", f"{pinned[0]}+cpu{hashes}\n")])
     write("torch-cuda", cuda)
 
 

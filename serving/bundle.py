@@ -20,9 +20,9 @@ from typing import Annotated, Literal, Self
 
 import orjson
 import safetensors
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import Field, StrictInt, StrictStr, ValidationError
 
-from polyhead.models.spec import InputSpec, ModelSpec, SpecError, TextInput, first_fault
+from polyhead.models.spec import InputSpec, ModelSpec, SpecError, Strict, TextInput, first_fault
 from polyhead.serving.errors import BundleError
 from polyhead.serving.golden import Array, Golden, Tolerance
 
@@ -37,12 +37,6 @@ MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 # A file inside the bundle: forward slashes, no "..", no leading slash, no hidden names.
 RelativePath = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
 Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Strict(BaseModel):
-    """Refuses unknown keys; cannot be changed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class FileEntry(Strict):
@@ -85,7 +79,7 @@ class Manifest(Strict):
     tolerance: Tolerance  # of the golden samples, on the CPU
     parity: dict[str, float]  # graph id: largest absolute difference seen at export
     versions: dict[str, str]
-    metrics: dict[str, dict[str, float]] = {}  # by head, where training is known
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)  # by head, where training is known
 
 
 class Bundle:

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyhead.serving.bundle import Bundle, Graph
 from polyhead.serving.errors import GoldenMismatch, RuntimeUnavailable
-from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault
+from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault, one_by_one
 from polyhead.serving.runtimes import base
 
 __all__ = ["Engine", "unpack"]
@@ -90,11 +90,7 @@ class Engine:
         """
         golden = self.bundle.golden()
         outputs = self.run(golden.inputs)
-        single = [
-            self.run({n: np.ascontiguousarray(a[i : i + 1]) for n, a in golden.inputs.items()})
-            for i in range(golden.rows)
-        ]
-        alone = {head: np.concatenate([row[head] for row in single]) for head in outputs}
+        alone = one_by_one(self.run, golden.inputs, golden.rows)
         for candidate, how in ((outputs, "together"), (alone, "one by one")):
             self._require_golden(candidate, golden, how)
         return {head: difference(outputs[head], golden.outputs[head]) for head in outputs}

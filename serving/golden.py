@@ -5,30 +5,28 @@ The export's parity gate and the server's self-test at load compare by the same 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead
+from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, Strict
 
-__all__ = ["Array", "Golden", "Tolerance", "difference", "fault"]
+__all__ = ["Array", "Golden", "Tolerance", "difference", "fault", "one_by_one"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 MIN_COSINE = 0.9999  # of an embedding and its reference
 
 
-class Tolerance(BaseModel):
+class Tolerance(Strict):
     """How far a graph's numbers may be from eager's: `|graph - eager| <= atol + rtol * scale`.
 
     The scale is the largest `|eager|` of that head in that row. Per element it would refuse sound graphs: a logit near
     zero is a difference of large sums, and its rounding error is as large as theirs.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     atol: float = Field(gt=0)
     rtol: float = Field(ge=0)
@@ -66,6 +64,14 @@ class Golden:
         if not parts["inputs"]:
             raise KeyError("inputs")
         return cls(parts["inputs"], parts["outputs"])
+
+
+def one_by_one(
+    run: Callable[[dict[str, Array]], Mapping[str, Array]], inputs: Mapping[str, Array], rows: int
+) -> dict[str, Array]:
+    """The outputs of each row run alone, put together again: what they must equal is the rows run together."""
+    alone = [run({name: np.ascontiguousarray(a[i : i + 1]) for name, a in inputs.items()}) for i in range(rows)]
+    return {name: np.concatenate([outputs[name] for outputs in alone]) for name in alone[0]}
 
 
 def difference(actual: Array, expected: Array) -> float:

@@ -45,17 +45,11 @@ class Responder:
     def respond(self, requests: Sequence[HttpRequest | RequestError]) -> list[HttpResponse]:
         """One response per request, in their order. A request may already have failed before it came here."""
         outcomes = [self._decode(entry) if isinstance(entry, HttpRequest) else entry for entry in requests]
-        good = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Query)]
-        responses: dict[int, HttpResponse] = {}
-        if good:
-            queries = [query for query in outcomes if isinstance(query, Query)]
-            responses = dict(zip(good, self._answer(queries), strict=True))
+        queries = [outcome for outcome in outcomes if isinstance(outcome, Query)]
+        answers = iter(self._answer(queries) if queries else ())
         self.batches += 1
         self.requests += len(requests)
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, RequestError):
-                responses[index] = self._failure(outcome)
-        return [responses[index] for index in range(len(requests))]
+        return [next(answers) if isinstance(outcome, Query) else self._failure(outcome) for outcome in outcomes]
 
     def _decode(self, request: HttpRequest) -> Query | RequestError:
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from polyhead.models.spec import first_fault
+from polyhead.models.spec import Strict, first_fault
 from polyhead.serving.errors import LaunchError
 
 __all__ = ["Device", "RuntimeChoice", "Settings", "available_cores"]
@@ -17,10 +17,8 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """Settings of one served model, as `polyhead_<name>` in config.properties or `--<name>` on the command line."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     runtime: RuntimeChoice = "auto"
     device: Device = "auto"

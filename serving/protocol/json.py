@@ -16,7 +16,6 @@ from polyhead.serving.errors import (
     UnknownOption,
 )
 from polyhead.serving.protocol import rows
-from polyhead.serving.protocol.rows import row_bytes
 from polyhead.serving.request import HttpRequest, Query, choose_heads, parse_options
 from polyhead.serving.settings import Settings
 
@@ -53,7 +52,7 @@ def _decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
         raise InvalidInstance('"instances" must be a list of one row or more', ("instances",))
     if len(instances) > settings.max_rows:
         raise PayloadTooLarge(f"{len(instances)} rows, allowed are {settings.max_rows} a request", ("instances",))
-    size = len(instances) * sum(row_bytes(value) for value in spec.inputs.values())
+    size = len(instances) * sum(rows.row_bytes(value) for value in spec.inputs.values())
     if size > settings.max_input_bytes:
         raise PayloadTooLarge(
             f"{len(instances)} rows are {size} bytes for the model, allowed are {settings.max_input_bytes} a request: "

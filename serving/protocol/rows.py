@@ -26,7 +26,7 @@ def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) ->
     """
     if isinstance(spec, TensorInput) and not spec.free:
         try:
-            return from_json(name, spec, values, (len(values), *_fixed(spec)), ("instances",))
+            return from_json(name, spec, values, (len(values), *spec.shape), ("instances",))
         except InvalidInstance:
             pass  # the loop below raises with the row's place
     rows = []
@@ -34,7 +34,7 @@ def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) ->
     for index, value in enumerate(values):
         loc: Place = ("instances", index, name)
         if isinstance(spec, ImageInput):
-            rows.append(_image(spec, value, budget, loc))
+            rows.append(_image(name, spec, value, budget, loc))
         elif isinstance(spec, TensorInput):
             rows.append(from_json(name, spec, value, spec.shape, loc))
         else:
@@ -129,7 +129,7 @@ def row_bytes(spec: InputSpec) -> int:
     return _layout(spec.dtype, spec.shape)[1]
 
 
-def _image(spec: ImageInput, value: Any, budget: images.PixelBudget, loc: Place) -> Array:
+def _image(name: str, spec: ImageInput, value: Any, budget: images.PixelBudget, loc: Place) -> Array:
     if isinstance(value, dict) and set(value) == {"b64"} and isinstance(value["b64"], str):
         try:
             data = base64.b64decode(value["b64"], validate=True)
@@ -145,7 +145,7 @@ def _image(spec: ImageInput, value: Any, budget: images.PixelBudget, loc: Place)
     pixels = TensorInput(kind="tensor", dtype="uint8", shape=spec.shape)
     depth_left_out = spec.depth == 1 and _depth(value) == 2
     shape = spec.size if depth_left_out else pixels.shape
-    return from_json(loc[-1] if isinstance(loc[-1], str) else "image", pixels, value, shape, loc).reshape(spec.shape)
+    return from_json(name, pixels, value, shape, loc).reshape(spec.shape)
 
 
 def _leaf_types(value: Any) -> set[type]:
@@ -158,10 +158,6 @@ def _leaf_types(value: Any) -> set[type]:
 
 def _depth(value: Any) -> int:
     return 1 + _depth(value[0]) if isinstance(value, list) and value else int(isinstance(value, list))
-
-
-def _fixed(spec: TensorInput) -> tuple[int, ...]:
-    return tuple(d for d in spec.shape if isinstance(d, int))
 
 
 def _require_shape(name: str, array: Array, shape: Sequence[int | str], loc: Place) -> None:

@@ -205,9 +205,10 @@ class Server:
                     )
                 time.sleep(POLL_SECONDS)
             report: Mapping[str, Any] = reports[0]
-            for row in range(bundle.golden().rows):
+            golden = bundle.golden()
+            for row in range(golden.rows):
                 self._require_starting(cancelled)
-                readiness.replay_golden(client, self.addresses, bundle, report["device"], row)
+                readiness.replay_golden(client, self.addresses, bundle, golden, report["device"], row)
         threads = self.settings.threads_per_worker()
         return Served(bundle, report["runtime"], report["device"], self.settings.workers, threads)
 

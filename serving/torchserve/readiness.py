@@ -48,14 +48,16 @@ def workers_ready(client: httpx.Client, addresses: Addresses, bundle: Bundle, wa
     return bool(sum(worker.get("status") == "READY" for worker in workers) >= wanted)
 
 
-def replay_golden(client: httpx.Client, addresses: Addresses, bundle: Bundle, device: str, row: int) -> None:
+def replay_golden(
+    client: httpx.Client, addresses: Addresses, bundle: Bundle, golden: Golden, device: str, row: int
+) -> None:
     """Send one golden sample as a client would, and hold each head's raw answer against eager's.
 
     Raises:
         GoldenMismatch: naming the head.
         LaunchError: the server answers with an error, or not at all.
     """
-    golden, spec = bundle.golden(), bundle.spec
+    spec = bundle.spec
     try:
         response = client.post(
             f"{addresses.url}/predictions/{spec.name}/{spec.version}",

@@ -3,6 +3,7 @@ import torch
 
 from polyhead.models.heads import Embedding, Logits, Regression, build_head
 from polyhead.models.spec import ModelSpec, SpecError
+from tests.kinds import EACH_KIND_WITHOUT_A_MODULE
 
 FEATURES = 6
 
@@ -32,15 +33,7 @@ def test_each_kind_gets_its_module_and_width(content, kind, width):
     assert head(noise(2, FEATURES)).shape == (2, width)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"kind": "tokens", "labels": ["O", "B"]},
-        {"kind": "segmentation", "labels": ["a", "b"]},
-        {"kind": "oneshot", "dim": 2},
-    ],
-    ids=lambda content: content["kind"],
-)
+@EACH_KIND_WITHOUT_A_MODULE
 def test_a_kind_without_a_module_is_refused(content):
     with pytest.raises(SpecError) as caught:
         build_head(spec_of(**content), FEATURES)

@@ -14,6 +14,7 @@ from polyhead.models.losses import (
     supervised_contrastive_loss,
 )
 from polyhead.models.spec import ModelSpec, SpecError
+from tests.kinds import EACH_KIND_WITHOUT_A_MODULE
 
 NAN = math.nan
 CLASSES, ABSENT = torch.tensor([0, 2, 1, 0]), torch.full((4,), MISSING_CLASS)
@@ -252,15 +253,7 @@ def test_a_weight_for_no_head_is_refused():
     assert str(caught.value) == "loss weight for 'vektor', which is no head (heads: cls, multi, number, vector)"
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"kind": "tokens", "labels": ["O", "B"]},
-        {"kind": "segmentation", "labels": ["a", "b"]},
-        {"kind": "oneshot", "dim": 2},
-    ],
-    ids=lambda content: content["kind"],
-)
+@EACH_KIND_WITHOUT_A_MODULE
 def test_a_kind_without_a_loss_is_refused(content):
     with pytest.raises(SpecError) as caught:
         MultiTaskLoss(heads_of(h=content), {}, {})({"h": noise(4, 3)}, {"h": CLASSES})

@@ -5,6 +5,7 @@ import torch
 
 from polyhead.models.metrics import NearestNeighbourAccuracy, computed, head_metrics, update
 from polyhead.models.spec import ModelSpec, SpecError
+from tests.kinds import EACH_KIND_WITHOUT_A_MODULE
 
 NAN = math.nan
 
@@ -88,15 +89,7 @@ def test_a_batch_of_missing_targets_changes_nothing(spec, output, target, missin
     assert measured(spec, (output, missing), (output, target)) == measured(spec, (output, target))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        {"kind": "tokens", "labels": ["O", "B"]},
-        {"kind": "segmentation", "labels": ["a", "b"]},
-        {"kind": "oneshot", "dim": 2},
-    ],
-    ids=lambda content: content["kind"],
-)
+@EACH_KIND_WITHOUT_A_MODULE
 def test_a_kind_without_metrics_is_refused(content):
     with pytest.raises(SpecError) as caught:
         head_metrics(spec_of(**content))
