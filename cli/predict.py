@@ -10,22 +10,16 @@ import typer
 
 from polyhead.cli.console import print_json, print_table
 from polyhead.serving.client import Client, ServerError
+from polyhead.serving.protocol.files import media_type
 
 __all__ = ["command"]
-
-MEDIA_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".jpeg": "image/jpeg",
-    ".bin": "application/octet-stream",
-}
 
 
 def command(
     model: Annotated[str, typer.Argument(help="The model: name, or name/version.")],
     files: Annotated[
         list[Path],
-        typer.Argument(exists=True, dir_okay=False, help=".png, .jpg, .bin, or .json with instances."),
+        typer.Argument(exists=True, dir_okay=False, help=".png, .jpg, .txt, .bin, or .json with instances."),
     ],
     url: Annotated[str, typer.Option(help="The server's inference address.")] = "http://127.0.0.1:8080",
     heads: Annotated[
@@ -51,11 +45,9 @@ def command(
 
 
 def _ask(client: Client, model: str, path: Path, heads: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
-    kind = path.suffix.lower()
-    if kind in MEDIA_TYPES:
-        return [(str(path), client.predict_file(model, path.read_bytes(), MEDIA_TYPES[kind], heads))]
-    if kind != ".json":
-        raise ServerError(f"{path}: files of this kind are not sent: give {', '.join(MEDIA_TYPES)} or .json")
+    kind = media_type(path)
+    if kind != "application/json":
+        return [(str(path), client.predict_file(model, path.read_bytes(), kind, heads))]
     try:
         content = jsonlib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,8 +16,11 @@ from polyhead.export import onnx, parity, torchscript
 from polyhead.export.errors import ExportError
 from polyhead.export.graphs import FusedGraph
 from polyhead.export.source import Source
-from polyhead.serving.bundle import GOLDEN, MANIFEST, Bundle, FileEntry, Graph, Manifest
-from polyhead.serving.golden import Golden
+from polyhead.export.staging import file_entries, publish, require_free, staging, write_manifest
+from polyhead.models.spec import InputSpec, ModelSpec, OneShotHead, TextInput
+from polyhead.serving.bundle import GOLDEN, Bundle, Graph, Manifest
+from polyhead.serving.golden import Golden, trimmed
+from polyhead.serving.prototypes import prototypes_file
 from polyhead.serving.runtimes import base
 
 __all__ = ["FORMATS", "export"]
@@ -59,18 +58,17 @@ def export(
     Raises:
         ExportError: something does not fit; ParityError: a graph is not eager's. Either way `out` is as it was.
     """
-    out = out.resolve()  # a link is followed, so that what it names is replaced and not the link
-    if out.exists() and not force:
-        raise ExportError(f"{out} exists already: give another --out, or --force to replace it")
-    if out.exists() and not (out / MANIFEST).is_file():
-        raise ExportError(f"{out} exists and is no bundle: --force replaces bundles only")
+    out = require_free(out, force)
     threads = torch.get_num_threads()
-    with _staging(out) as folder:
+    with staging(out) as folder:
         graph = FusedGraph(source.network.cpu(), source.spec)
-        inputs = {name: torch.from_numpy(array[:EXAMPLE_ROWS].copy()) for name, array in source.samples.items()}
+        samples = source.arrays()
+        inputs = {name: torch.from_numpy(array[:EXAMPLE_ROWS].copy()) for name, array in samples.items()}
         packed = graph.packed(graph.check(inputs))
-        golden_inputs = {name: array[:GOLDEN_ROWS] for name, array in source.samples.items()}
-        golden = Golden(golden_inputs, parity.eager(graph, golden_inputs))
+        golden_inputs = trimmed({name: array[:GOLDEN_ROWS] for name, array in samples.items()}, graph.arrays)
+        golden_texts = {name: texts[:GOLDEN_ROWS] for name, texts in source.texts.items()}
+        golden = Golden(golden_inputs, parity.eager(graph, golden_inputs), golden_texts)
+        spec = _write_parts(folder, source)
         (folder / GOLDEN).write_bytes(golden.dump())
         (folder / "graphs").mkdir()
         graphs: list[Graph] = []
@@ -91,13 +89,11 @@ def export(
             for device in _devices():
                 say(f"proving {entry.file} against eager, head by head, on {device}")
                 loaded = base.load(runtime, entry, data, device, threads)
-                proofs.append(parity.check(entry, loaded, graph, source.samples))
+                proofs.append(parity.check(entry, loaded, graph, samples))
             graphs.append(entry)
         (folder / "parity.json").write_text(json.dumps([asdict(p) for p in proofs], indent=2) + "\n", encoding="utf-8")
-        _write_manifest(folder, source, graphs, proofs)
-        bundle = Bundle.open(folder)
-        _publish(folder, out)
-    return Bundle(out, bundle.manifest, bundle.digest), proofs
+        _write_manifest(folder, source, spec, graphs, proofs)
+        return publish(folder, out), proofs
 
 
 def _devices() -> list[str]:
@@ -105,51 +101,44 @@ def _devices() -> list[str]:
     return ["cpu"] if base.resolve_device("auto") == "cpu" else ["cpu", "cuda:0"]
 
 
-def _write_manifest(folder: Path, source: Source, graphs: list[Graph], proofs: list[parity.Parity]) -> None:
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        data = path.read_bytes()
-        files[path.relative_to(folder).as_posix()] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+def _write_parts(folder: Path, source: Source) -> ModelSpec:
+    """Tokenizers and enrolled classes, as files; returns the spec that names the bundle's own."""
+    inputs: dict[str, InputSpec] = {}
+    for name, value in source.spec.inputs.items():
+        inputs[name] = value
+        if isinstance(value, TextInput):
+            file = f"preprocess/{name}/tokenizer.json"
+            inputs[name] = value.model_copy(update={"tokenizer": file})
+            (folder / file).parent.mkdir(parents=True)
+            (folder / file).write_bytes(source.tokenizers[name].data)
+    for head, enrolled in source.prototypes.items():
+        declared = source.spec.heads.get(head)
+        if not isinstance(declared, OneShotHead) or enrolled.vectors.shape[1:] != (declared.dim,):
+            raise ExportError(
+                f"prototypes of {head!r} have vectors {list(enrolled.vectors.shape)}: "
+                "give them for a oneshot head of the spec, [classes, dim]"
+            )
+        path = folder / prototypes_file(head)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(enrolled.dump())
+    return source.spec.model_copy(update={"inputs": inputs})
+
+
+def _write_manifest(
+    folder: Path, source: Source, spec: ModelSpec, graphs: list[Graph], proofs: list[parity.Parity]
+) -> None:
     largest: dict[str, float] = {}
     for proof in proofs:
         largest[proof.graph] = max(largest.get(proof.graph, 0.0), proof.largest)
-    versions = {name: importlib.metadata.version(name) for name in ("polyhead", "torch", "onnx", "onnxruntime-gpu")}
+    packages = ["polyhead", "torch", "onnx", "onnxruntime-gpu", *(["tokenizers"] if source.tokenizers else [])]
+    versions = {name: importlib.metadata.version(name) for name in packages}
     manifest = Manifest(
-        spec=source.spec,
+        spec=spec,
         graphs=tuple(graphs),
-        files=files,
+        files=file_entries(folder),
         tolerance=parity.FP32,
         parity=largest,
         versions=versions | {"numpy": np.__version__},
         metrics={head: dict(values) for head, values in source.metrics.items()},
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A folder beside the target, on the same file system, removed whatever happens."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Rename into place. A bundle that was there is moved aside first, back where that fails, removed last."""
-    if not out.exists():
-        folder.rename(out)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    try:
-        out.rename(aside / "bundle")
-        try:
-            folder.rename(out)
-        except OSError:
-            (aside / "bundle").rename(out)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    write_manifest(folder, manifest)

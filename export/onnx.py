@@ -13,6 +13,7 @@ from torch import Tensor
 
 from polyhead.export.errors import ExportError
 from polyhead.export.graphs import FusedGraph
+from polyhead.models.spec import TokensHead
 
 __all__ = ["OPSET", "write"]
 
@@ -45,7 +46,7 @@ def _requires(example: Sequence[Tensor]) -> None:
 
 
 def _export(graph: FusedGraph, example: tuple[Tensor, ...]) -> bytes:
-    batch = torch.export.Dim(BATCH, min=1)
+    dimensions = _dimensions(graph)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -61,7 +62,7 @@ def _export(graph: FusedGraph, example: tuple[Tensor, ...]) -> bytes:
                 opset_version=OPSET,
                 input_names=list(graph.input_names),
                 output_names=list(graph.output_names),
-                dynamic_shapes=(tuple({0: batch} for _ in example),),
+                dynamic_shapes=(dimensions,),
                 external_data=False,
                 verbose=False,
             )
@@ -82,6 +83,19 @@ def _export(graph: FusedGraph, example: tuple[Tensor, ...]) -> bytes:
             logger.setLevel(level)
 
 
+def _dimensions(graph: FusedGraph) -> tuple[dict[int, torch.export.Dim], ...]:
+    """The symbolic dimensions of each input: the batch, and the free ones by their names."""
+    by_name = {BATCH: torch.export.Dim(BATCH, min=1)}
+    for array in graph.arrays.values():
+        for name in array.free:
+            identifier = name.replace("-", "_x2d_")  # the exporter takes no other names
+            by_name.setdefault(name, torch.export.Dim(identifier, min=1, max=array.longest))
+    return tuple(
+        {axis: by_name[d] for axis, d in enumerate((BATCH, *array.shape)) if isinstance(d, str)}
+        for array in graph.arrays.values()
+    )
+
+
 def _ensures(graph: FusedGraph, data: bytes) -> None:
     model = onnx.load_from_string(data)
     onnx.checker.check_model(model, full_check=True)
@@ -93,10 +107,20 @@ def _ensures(graph: FusedGraph, data: bytes) -> None:
         if got != names:
             raise ExportError(f"the ONNX graph has {got}, wanted {names}")
         for value in values:
-            first = value.type.tensor_type.shape.dim[0]
-            if not first.dim_param:
-                raise ExportError(
-                    f"the ONNX graph fixes the batch of {value.name!r} at {first.dim_value}: "
-                    "the network's forward depends "
-                    "on the number of rows (a Python int from .shape, a reshape with a fixed first dimension?)"
-                )
+            free = _free(graph, value.name)
+            for axis, name in free.items():
+                found = value.type.tensor_type.shape.dim[axis]
+                if not found.dim_param:
+                    raise ExportError(
+                        f"the ONNX graph fixes the {name} of {value.name!r} at {found.dim_value}: "
+                        f"the network's forward depends on it (a Python int from .shape, a reshape with a fixed size?)"
+                    )
+
+
+def _free(graph: FusedGraph, name: str) -> dict[int, str]:
+    """The axes of an input or output that must be symbolic, and what to call them."""
+    if name in graph.arrays:
+        shape = graph.arrays[name].shape
+        return {0: "batch"} | {axis: d for axis, d in enumerate(shape, start=1) if isinstance(d, str)}
+    tokens = isinstance(graph.spec.heads.get(name), TokensHead)
+    return {0: "batch", 1: "number of tokens"} if tokens else {0: "batch"}

@@ -20,8 +20,17 @@ from torch import nn
 
 from polyhead.export.errors import ExportError
 from polyhead.models.run import Run
-from polyhead.models.spec import ImageInput, ModelSpec, TensorInput, TextInput
+from polyhead.models.spec import ImageInput, ModelSpec, OneShotHead, TensorInput, TextInput
+from polyhead.models.textarray import array_to_texts
+from polyhead.models.tokenizer import Tokenizer
+from polyhead.serving.collate import collate
+from polyhead.serving.errors import InvalidInstance
 from polyhead.serving.golden import Array
+from polyhead.serving.protocol.files import FileRefused, decode_file
+from polyhead.serving.prototypes import Prototypes
+from polyhead.serving.request import Query, Values
+from polyhead.serving.settings import Settings
+from polyhead.serving.texts import Texts
 
 __all__ = ["Source", "from_factory", "from_run"]
 
@@ -34,8 +43,29 @@ class Source:
 
     network: nn.Module
     spec: ModelSpec
-    samples: Mapping[str, Array]  # raw inputs by name, `[rows, …]`
+    samples: Mapping[str, Values]  # raw inputs by name: arrays `[rows, …]`, lists of texts
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    tokenizers: Mapping[str, Tokenizer] = field(default_factory=dict)  # by text input
+    prototypes: Mapping[str, Prototypes] = field(default_factory=dict)  # by oneshot head: the classes enrolled already
+
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        """The samples' texts by input."""
+        return {name: list(self.samples[name]) for name in self.tokenizers}  # type: ignore[arg-type]
+
+    def arrays(self) -> dict[str, Array]:
+        """The samples as the graph takes them, made by the code that serves.
+
+        Raises:
+            ExportError: a text is longer than the spec allows.
+        """
+        rows = len(next(iter(self.samples.values())))
+        try:
+            query = Texts(self.spec, self.tokenizers).encode(Query(rows, self.samples, ()))
+        except InvalidInstance as error:
+            raise ExportError(f"samples: row {error.loc[1]}: {error}") from None
+        (batch,) = collate(self.spec, [query], rows)
+        return dict(batch.inputs)
 
 
 def from_run(folder: Path) -> Source:
@@ -47,7 +77,14 @@ def from_run(folder: Path) -> Source:
     """
     run = Run.open(folder)
     network = load_weights(build(run.record.factory), run.weights)
-    return Source(network, run.spec, load_samples(run.samples, run.spec), run.record.metrics)
+    return Source(
+        network,
+        run.spec,
+        load_samples(run.samples, run.spec),
+        run.record.metrics,
+        load_tokenizers(run.spec, folder),
+        load_prototypes(folder / "prototypes.safetensors", run.spec),
+    )
 
 
 def from_factory(factory: str, weights: Path, spec: Path, samples: Path | None = None) -> Source:
@@ -56,8 +93,8 @@ def from_factory(factory: str, weights: Path, spec: Path, samples: Path | None =
     Args:
         factory: `package.module:function` or `path/to/file.py:function`; it takes nothing and returns the module.
         weights: its state dict, as safetensors.
-        spec: YAML.
-        samples: raw inputs by name, as safetensors; random ones where None.
+        spec: YAML; a tokenizer that it names stands beside it.
+        samples: raw inputs by name, as safetensors, or a JSON list of instances; random ones where None.
 
     Raises:
         SpecError: the spec is wrong.
@@ -65,7 +102,37 @@ def from_factory(factory: str, weights: Path, spec: Path, samples: Path | None =
     """
     model = ModelSpec.load(spec)
     network = load_weights(build(factory), weights)
-    return Source(network, model, random_samples(model) if samples is None else load_samples(samples, model))
+    tokenizers = load_tokenizers(model, spec.parent)
+    rows = random_samples(model, tokenizers=tokenizers) if samples is None else load_samples(samples, model)
+    return Source(network, model, rows, tokenizers=tokenizers)
+
+
+def load_tokenizers(spec: ModelSpec, folder: Path) -> dict[str, Tokenizer]:
+    """The tokenizer of every text input, from the files beside the spec.
+
+    Raises:
+        SpecError: a file is not there, or is no tokenizer.
+    """
+    texts = {name: value for name, value in spec.inputs.items() if isinstance(value, TextInput)}
+    return {name: Tokenizer.load(folder / value.tokenizer, value) for name, value in texts.items()}
+
+
+def load_prototypes(path: Path, spec: ModelSpec) -> dict[str, Prototypes]:
+    """The classes that training enrolled, by oneshot head: `<head>` `[labels, dim]`, `<head>.examples` `[labels]`.
+
+    A class without an example is left out.
+    """
+    if not path.is_file():
+        return {}
+    arrays = safetensors.numpy.load_file(path)
+    enrolled = {}
+    for name, head in spec.heads.items():
+        if isinstance(head, OneShotHead) and name in arrays:
+            counts = arrays[f"{name}.examples"]
+            known = counts > 0
+            labels = tuple(label for label, here in zip(head.labels, known, strict=True) if here)
+            enrolled[name] = Prototypes(labels, arrays[name][known].astype(np.float32), counts[known].astype(np.int64))
+    return enrolled
 
 
 def build(factory: str) -> nn.Module:
@@ -150,33 +217,73 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
     return network
 
 
-def load_samples(path: Path, spec: ModelSpec) -> dict[str, Array]:
-    """Raw inputs by name.
+def load_samples(path: Path, spec: ModelSpec) -> dict[str, Values]:
+    """Raw inputs by name: safetensors (a text input as `texts_to_array` writes it), or a `.json` list of instances.
 
     Raises:
         ExportError: they are not the spec's inputs.
     """
+    if path.suffix == ".json":
+        return _json_samples(path, spec)
     try:
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise ExportError(f"samples {path} cannot be read ({error}): write safetensors, one array per input") from None
     if set(arrays) != set(spec.inputs):
         raise ExportError(f"samples {path} hold {sorted(arrays)}, the spec's inputs are {sorted(spec.inputs)}")
-    for name, array in arrays.items():
+    samples: dict[str, Values] = {}
+    for name in spec.inputs:
+        array = samples[name] = arrays[name]
+        if isinstance(spec.inputs[name], TextInput):
+            samples[name] = _texts(path, name, array)
+            continue
         wanted = _row(spec, name)
         if array.shape[1:] != wanted.shape or array.dtype != wanted.dtype or len(array) < 2:
             raise ExportError(
                 f"samples {path}: input {name!r} is {array.dtype}{list(array.shape)}, "
                 f"wanted {wanted.dtype}[rows, {', '.join(map(str, wanted.shape))}] with two rows or more"
             )
-    return {name: arrays[name] for name in spec.inputs}
+    rows = {name: len(values) for name, values in samples.items()}
+    if len(set(rows.values())) > 1:
+        raise ExportError(f"samples {path}: one number of rows for every input is wanted, got {rows}")
+    return samples
 
 
-def random_samples(spec: ModelSpec, rows: int = RANDOM_SAMPLES, seed: int = 0) -> dict[str, Array]:
-    """Rows of random numbers: floats normal, integers small, pixels any, all seeded."""
+def _texts(path: Path, name: str, array: Array) -> list[str]:
+    try:
+        texts = array_to_texts(array)
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"samples {path}: input {name!r}: {error}") from None
+    if len(texts) < 2:
+        raise ExportError(f"samples {path}: input {name!r} has {len(texts)} texts, wanted two or more")
+    return texts
+
+
+def _json_samples(path: Path, spec: ModelSpec) -> dict[str, Values]:
+    """Instances as a client would send them."""
+    try:
+        query = decode_file(path, spec, Settings())
+    except (FileRefused, OSError) as error:
+        raise ExportError(f"samples {error}") from None
+    if query.rows < 2:
+        raise ExportError(f"samples {path}: one row, wanted two or more")
+    return dict(query.inputs)
+
+
+def random_samples(
+    spec: ModelSpec, rows: int = RANDOM_SAMPLES, seed: int = 0, tokenizers: Mapping[str, Tokenizer] | None = None
+) -> dict[str, Values]:
+    """Rows of random numbers: floats normal, integers small, pixels any, texts of random words, all seeded."""
     generator = np.random.default_rng(seed)
-    samples: dict[str, Array] = {}
-    for name in spec.inputs:
+    samples: dict[str, Values] = {}
+    for name, value in spec.inputs.items():
+        if isinstance(value, TextInput):
+            tokenizer = (tokenizers or {})[name]
+            samples[name] = [
+                tokenizer.random_text(generator, int(generator.integers(1, max(2, value.max_length // 4))))
+                for _ in range(rows)
+            ]
+            continue
         like = _row(spec, name)
         shape = (rows, *like.shape)
         if like.dtype.kind == "f":
@@ -190,6 +297,7 @@ def random_samples(spec: ModelSpec, rows: int = RANDOM_SAMPLES, seed: int = 0) -
 def _row(spec: ModelSpec, name: str) -> Array:
     """An empty row of an input: its dtype and shape."""
     value = spec.inputs[name]
-    if isinstance(value, TextInput) or (isinstance(value, TensorInput) and value.free):
+    assert not isinstance(value, TextInput)
+    if isinstance(value, TensorInput) and value.free:
         raise ExportError(f"input {name!r} of kind {value.kind} with a free length cannot be exported by this version")
     return np.empty(tuple(int(d) for d in value.shape), dtype=value.dtype)

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-__all__ = ["MultiTaskNetwork", "NamedModules"]
+__all__ = ["POOLED", "Features", "MultiTaskNetwork", "NamedModules"]
+
+# What a trunk returns: one tensor `[batch, features]`, or several by name.
+Features = Tensor | dict[str, Tensor]
+# The name of the features of a whole row, which a head takes that names no other.
+POOLED = "pooled"
+# The array that tells a text's tokens from its padding.
+MASK = "attention_mask"
 
 
 class NamedModules(nn.Module):
@@ -58,8 +65,14 @@ class MultiTaskNetwork(nn.Module):
 
     Args:
         trunk: takes the model's inputs, positionally where there is one, by name where there are several;
-            returns the features `[batch, features]`.
-        heads: by head name, each takes the features and returns that head's output.
+            returns the features: a tensor `[batch, features]`, or a dict of them by name (`pooled` for the whole row,
+            `tokens`, `layer3`, …).
+        heads: by head name, each takes features and returns that head's output. From a dict of features it takes
+            those that its attribute `feature` names, one name or a tuple of names; without one, `pooled`.
+
+    Raises:
+        ValueError: there is no head.
+        KeyError: in the forward pass, where a head asks for a feature that the trunk does not return.
     """
 
     def __init__(self, trunk: nn.Module, heads: Mapping[str, nn.Module]) -> None:
@@ -69,12 +82,29 @@ class MultiTaskNetwork(nn.Module):
         self.trunk = trunk
         self.heads = NamedModules(heads)
 
-    def features(self, **inputs: Tensor) -> Tensor:
-        """Run the trunk. Inputs by name, each `[batch, …]`; returns `[batch, features]`."""
-        features: Tensor = self.trunk(*inputs.values()) if len(inputs) == 1 else self.trunk(**inputs)
+    def features(self, **inputs: Tensor) -> Features:
+        """Run the trunk. Inputs by name, each `[batch, …]`; a text's mask joins named features as `mask`."""
+        features: Features = self.trunk(*inputs.values()) if len(inputs) == 1 else self.trunk(**inputs)
+        if isinstance(features, dict) and MASK in inputs:
+            return {**features, "mask": inputs[MASK]}
         return features
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Run the trunk once and every head on its features. Returns each head's output by name."""
-        features = self.features(**inputs)
-        return {name: head(features) for name, head in self.heads.items()}
+        return self.answers(self.features(**inputs))
+
+    def answers(self, features: Features) -> dict[str, Tensor]:
+        """Run every head on the trunk's features."""
+        return {name: head(*_chosen(features, name, head)) for name, head in self.heads.items()}
+
+
+def _chosen(features: Features, name: str, head: nn.Module) -> tuple[Tensor, ...]:
+    """The features that a head takes."""
+    wanted = getattr(head, "feature", POOLED)
+    names: tuple[str, ...] = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    if isinstance(features, Tensor):
+        features = {POOLED: features}
+    for feature in names:
+        if feature not in features:
+            raise KeyError(f"head {name!r} takes feature {feature!r}, the trunk returns {', '.join(sorted(features))}")
+    return tuple(features[feature] for feature in names)

@@ -33,15 +33,14 @@ class ImagePreprocess(nn.Module):
 
 
 class Preprocess(nn.Module):
-    """Every input of a model, in the order of the spec: images normalised, anything else as it is."""
+    """What the graph takes to what the network takes: images normalised, anything else as it is."""
 
     def __init__(self, inputs: Mapping[str, InputSpec]) -> None:
         super().__init__()
-        self.names = tuple(inputs)
         self.images = NamedModules(
             {name: ImagePreprocess(spec) for name, spec in inputs.items() if isinstance(spec, ImageInput)}
         )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Raw inputs by name to what the network's forward takes, by name."""
-        return {name: self.images[name](inputs[name]) if name in self.images else inputs[name] for name in self.names}
+        """Raw arrays by name to what the network's forward takes, by name."""
+        return {name: self.images[name](array) if name in self.images else array for name, array in inputs.items()}

@@ -1,52 +1,59 @@
 """A training run's directory: what `polyhead train` writes and `polyhead export` reads. No torch.
 
 runs/digits/
-  run.json              how to build the network again, the recipe, the metrics
-  spec.yaml             the model's spec
-  weights.safetensors   the state dict of the best epoch
-  samples.safetensors   held-out rows, raw inputs by name
-  tensorboard/          losses and metrics
+  run.json                  how to build the network again, the recipe, the metrics
+  spec.yaml                 the model's spec
+  recipe.yaml               the whole recipe
+  tokenizer.json            of a text input, at the path that the spec names
+  weights.safetensors       the state dict of the best epoch
+  samples.safetensors       held-out rows, raw inputs by name; of texts the bytes, see `polyhead.models.textarray`
+  predictions.safetensors   of all held-out rows, by head: `<head>.outputs`, `<head>.targets`
+  prototypes.safetensors    by oneshot head: the mean vector of each of its labels, NaN where no row has it
+  history.json              every epoch, see `polyhead.models.learning.history`
+  tensorboard/              losses and metrics
+  checkpoints/              while it runs: where --resume goes on
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
+from polyhead.models.recipe import Recipe
 from polyhead.models.spec import ModelSpec, Strict, first_fault
 
-__all__ = ["Recipe", "Run", "RunError", "RunRecord"]
+__all__ = ["Parameters", "Run", "RunError", "RunRecord"]
 
 
 class RunError(ValueError):
     """A run that failed, or whose directory cannot be used. The message says what, got, and fix."""
 
 
-class Recipe(Strict):
-    """Everything that decides how a run goes, besides data and network."""
+class Parameters(Strict):
+    """How many parameters a network has."""
 
-    seed: int = Field(default=0, ge=0)
-    max_epochs: int = Field(default=40, ge=1)
-    batch_size: int = Field(default=64, ge=2)  # batch normalisation needs two rows
-    learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    patience: int = Field(default=8, ge=1)  # epochs without a better validation loss before it stops
-    loss_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
-        default_factory=dict
-    )  # by head name; 1 where not named
+    total: int
+    trunk: int  # 0 where the network has no module by that name
+    heads: dict[str, int]  # empty where the network keeps its heads under no such name
+    trainable: int  # that learnt in some epoch
 
 
 class RunRecord(Strict):
     """The content of `run.json`."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     factory: str  # module:function that returns the untrained network
     recipe: Recipe
+    data: str  # the sha256 of all rows: training, validation and test
     epochs: int
+    best_epoch: int  # the one whose weights are kept, counted from 1
+    monitor: str  # what made it the best: `loss`, or head/metric, on the validation rows
+    score: float  # the monitored value of that epoch
     seconds: float
+    parameters: Parameters
     metrics: dict[str, dict[str, float]]  # by head: metrics on the held-out test rows
     versions: dict[str, str]
 
@@ -68,6 +75,21 @@ class Run:
     def samples(self) -> Path:
         """Held-out rows, raw inputs by name."""
         return self.folder / "samples.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """Outputs and targets of every held-out row."""
+        return self.folder / "predictions.safetensors"
+
+    @property
+    def prototypes(self) -> Path:
+        """The mean vector of each label of oneshot heads; there is no such file where the model has none."""
+        return self.folder / "prototypes.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """What happened in each epoch."""
+        return self.folder / "history.json"
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -96,6 +118,9 @@ class Run:
         return run
 
     def write(self) -> None:
-        """Write spec and record; the record last, since it marks the run as finished."""
+        """Write spec, recipe and record; the record last, since it marks the run as finished."""
         self.spec.dump(self.folder / "spec.yaml")
-        (self.folder / "run.json").write_text(self.record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        self.record.recipe.dump(self.folder / "recipe.yaml")
+        partial = self.folder / ".run.json"
+        partial.write_text(self.record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.folder / "run.json")

@@ -26,6 +26,7 @@ from polyhead.models.faults import first_fault
 from polyhead.models.yaml import UniqueKeyLoader
 
 __all__ = [
+    "DENSE_HEADS",
     "RESERVED_PREFIX",
     "ClassificationHead",
     "EmbeddingHead",
@@ -71,11 +72,15 @@ class Strict(BaseModel):
 
 
 class TextInput(Strict):
-    """UTF-8 text, tokenised by the file the spec names."""
+    """UTF-8 text, tokenised by the file the spec names: a `tokenizer.json` of the Hugging Face tokenizers library.
+
+    A bundle holds its own copy of that file. The graph takes token ids and a mask, see `polyhead.models.arrays`.
+    """
 
     kind: Literal["text"]
     tokenizer: StrictStr
-    max_length: Size = 512  # tokens
+    max_length: Annotated[Size, Field(ge=2)] = 512  # tokens, the special ones counted
+    truncate: StrictBool = False  # cut longer texts; where false they are refused, for no answer tells what was cut
 
 
 class ImageInput(Strict):
@@ -199,9 +204,13 @@ class RegressionHead(Head):
 
 
 class TokensHead(Labelled):
-    """One label per token. Logits `[batch, sequence, labels]`."""
+    """One label per word, at its first token. Logits `[batch, sequence, labels]`.
+
+    Labels `O`, `B-<type>`, `I-<type>` mark spans of words; any other labels stand for one word each (`O`: for none).
+    """
 
     kind: Literal["tokens"]
+    input: Name | None = None  # the text input whose tokens it labels, where there are several
 
 
 class EmbeddingHead(Head):
@@ -219,16 +228,28 @@ class SegmentationHead(Labelled):
 
 
 class OneShotHead(Head):
-    """The nearest of the prototypes enrolled at run time. `[batch, dim]`."""
+    """The nearest prototype, by Euclidean distance, of the classes enrolled without training. `[batch, dim]`.
+
+    With `normalize` the graph scales vectors to length 1. A class's score is the softmax over the enrolled classes of
+    `-scale * distance^2`. A row farther than `max_distance` from every prototype gets no label.
+    """
 
     kind: Literal["oneshot"]
     dim: Size
+    labels: tuple[Label, ...] = ()  # the classes it was trained on; target i is label i, enrolled at export
+    normalize: StrictBool = True
+    scale: Annotated[Number, Field(gt=0)] = 10.0
+    max_distance: Annotated[Number, Field(gt=0)] | None = None
 
 
 HeadSpec = Annotated[
     ClassificationHead | MultilabelHead | RegressionHead | TokensHead | EmbeddingHead | SegmentationHead | OneShotHead,
     Field(discriminator="kind"),
 ]
+
+
+# Heads with one output per token or pixel, not one per row.
+DENSE_HEADS = (TokensHead, SegmentationHead)
 
 
 class ModelSpec(Strict):
@@ -247,11 +268,23 @@ class ModelSpec(Strict):
                 raise ValueError(f"head name {head!r} begins with {RESERVED_PREFIX!r}, which is reserved: rename it")
         for name in sorted(set(self.heads) & set(self.inputs)):
             raise ValueError(f"{name!r} is the name of an input and of a head: rename one, a graph needs both apart")
-        texts = any(isinstance(spec, TextInput) for spec in self.inputs.values())
         for head, spec in self.heads.items():
-            if isinstance(spec, TokensHead) and not texts:
-                raise ValueError(f"head {head!r} labels tokens, but no input is of kind text")
+            if isinstance(spec, TokensHead):
+                self._require_text(head, spec)
         return self
+
+    def _require_text(self, head: str, spec: TokensHead) -> None:
+        texts = [name for name, value in self.inputs.items() if isinstance(value, TextInput)]
+        if not texts:
+            raise ValueError(f"head {head!r} labels tokens, but no input is of kind text")
+        if spec.input is None and len(texts) > 1:
+            raise ValueError(f"head {head!r} labels tokens of one of {', '.join(texts)}: say which, with input:")
+        if spec.input is not None and spec.input not in texts:
+            raise ValueError(f"head {head!r} labels tokens of {spec.input!r}, which is no text input")
+
+    def text_of(self, head: TokensHead) -> str:
+        """The text input whose tokens a head labels."""
+        return head.input or next(name for name, value in self.inputs.items() if isinstance(value, TextInput))
 
     @property
     def head_names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ case "$torch" in
     *) echo "TORCH=$torch: give auto, cpu or cuda" >&2; exit 2 ;;
 esac
 install "$lock"
+[ "$lock" = serve ] || install pretrained
 if [ "$torch" = auto ]; then
     if "$python" -m pip --disable-pip-version-check --quiet --no-input download --no-deps --require-hashes \
         --dest "${TMPDIR:-/tmp}/polyhead-torch.$$" -r requirements/torch-cpu.lock 2>/dev/null; then

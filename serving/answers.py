@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, RegressionHead
+from polyhead.models.spec import (
+    ClassificationHead,
+    EmbeddingHead,
+    HeadSpec,
+    MultilabelHead,
+    OneShotHead,
+    RegressionHead,
+    SegmentationHead,
+    TokensHead,
+)
+from polyhead.models.tokenizer import Encoding
+from polyhead.serving import masks
+from polyhead.serving.entities import entities, words
 from polyhead.serving.golden import Array
+from polyhead.serving.prototypes import Prototypes
 from polyhead.serving.request import Options
 
-__all__ = ["SERVED_KINDS", "HeadAnswers"]
-
-# The kinds of head this version answers; the export refuses the others.
-SERVED_KINDS = ("classification", "multilabel", "regression", "embedding")
+__all__ = ["HeadAnswers"]
 
 Answer = dict[str, Any]
 
@@ -25,10 +35,19 @@ class HeadAnswers:
     Args:
         spec: the head.
         output: raw, `[rows, …]` `float32`.
+        texts: of a tokens head, each row's text.
+        prototypes: of a oneshot head, the enrolled classes.
     """
 
-    def __init__(self, spec: HeadSpec, output: Array) -> None:
+    def __init__(
+        self,
+        spec: HeadSpec,
+        output: Array,
+        texts: Sequence[Encoding] = (),
+        prototypes: Prototypes | None = None,
+    ) -> None:
         self._output = output
+        self._texts = texts
         self._rows: Callable[[slice, Options], list[Answer]]
         match spec:
             case ClassificationHead():
@@ -48,8 +67,21 @@ class HeadAnswers:
                 self._rows = self._regression
             case EmbeddingHead():
                 self._rows = self._embedding
-            case other:
-                raise NotImplementedError(f"heads of kind {other.kind}")  # the export lets no such bundle through
+            case TokensHead():
+                self._labels = spec.labels
+                self._best, self._best_scores = _best(output, axis=2)
+                self._rows = self._tokens
+            case SegmentationHead():
+                self._labels = spec.labels
+                self._best = output.argmax(axis=1)
+                self._rows = self._segmentation
+            case OneShotHead():
+                enrolled = prototypes or Prototypes.empty(spec.dim)
+                self._labels = enrolled.labels
+                self._limit = np.inf if spec.max_distance is None else spec.max_distance
+                self._distances = enrolled.distances(output)
+                self._scores = softmax(-spec.scale * self._distances**2) if enrolled.labels else self._distances
+                self._rows = self._oneshot
 
     def rows(self, part: slice, options: Options) -> list[Answer]:
         """The answers to some of the rows, one a row."""
@@ -57,6 +89,8 @@ class HeadAnswers:
         if options.raw:
             for answer, raw in zip(answers, self._output[part], strict=True):
                 answer["raw"] = np.ascontiguousarray(raw)
+            for answer, text in zip(answers, self._texts[part], strict=False):
+                answer["raw"] = answer["raw"][: len(text.ids)]
         return answers
 
     def _classification(self, part: slice, options: Options) -> list[Answer]:
@@ -69,10 +103,8 @@ class HeadAnswers:
             for answer, scores in zip(answers, self._scores[part], strict=True):
                 answer["scores"] = dict(zip(labels, scores, strict=True))
         if options.top_k:
-            # A stable sort of the negated scores: equal scores keep the order of the labels.
-            order = np.argsort(-self._scores[part], axis=1, kind="stable")[:, : options.top_k]
-            for answer, scores, top in zip(answers, self._scores[part], order.tolist(), strict=True):
-                answer["top"] = [{"label": labels[i], "score": scores[i], "index": i} for i in top]
+            for answer, top in zip(answers, _top(self._scores[part], -self._scores[part], options.top_k), strict=True):
+                answer["top"] = [{"label": labels[i], "score": score, "index": i} for i, score in top]
         return answers
 
     def _multilabel(self, part: slice, options: Options) -> list[Answer]:
@@ -92,6 +124,69 @@ class HeadAnswers:
 
     def _embedding(self, part: slice, _options: Options) -> list[Answer]:
         return [{"vector": vector} for vector in np.ascontiguousarray(self._output[part])]
+
+    def _tokens(self, part: slice, options: Options) -> list[Answer]:
+        answers: list[Answer] = []
+        for text, best, scores in zip(self._texts[part], self._best[part], self._best_scores[part], strict=True):
+            answer: Answer = {"entities": entities(text, best, scores, self._labels)}
+            if options.scores:
+                answer["words"] = words(text, best, scores, self._labels)
+            answers.append(answer)
+        return answers
+
+    def _segmentation(self, part: slice, options: Options) -> list[Answer]:
+        answers: list[Answer] = []
+        for mask in self._best[part]:
+            pixels = np.bincount(mask.reshape(-1), minlength=len(self._labels))
+            found = np.flatnonzero(pixels)
+            answer: Answer = {
+                "labels": [self._labels[i] for i in found.tolist()],
+                "areas": (pixels[found] / mask.size).astype(np.float32),
+                "size": list(mask.shape),
+            }
+            if options.mask == "png":
+                answer["png"] = masks.png(mask)
+            else:
+                answer["runs"] = masks.runs(mask)
+            answers.append(answer)
+        return answers
+
+    def _oneshot(self, part: slice, options: Options) -> list[Answer]:
+        labels = self._labels
+        answers: list[Answer] = []
+        for distances, scores in zip(self._distances[part], self._scores[part], strict=True):
+            answer: Answer = {"label": None, "score": None, "distance": None}  # where no class is enrolled
+            if labels:
+                nearest = int(distances.argmin())
+                near = distances[nearest] <= self._limit
+                answer = {
+                    "label": labels[nearest] if near else None,
+                    "score": scores[nearest],
+                    "distance": distances[nearest],
+                }
+            if options.scores:
+                answer["scores"] = dict(zip(labels, scores, strict=True))
+            answers.append(answer)
+        if options.top_k:
+            # By distance: far classes share a score of 0.
+            tops = _top(self._scores[part], self._distances[part], options.top_k)
+            for answer, distances, top in zip(answers, self._distances[part], tops, strict=True):
+                answer["top"] = [{"label": labels[i], "score": score, "distance": distances[i]} for i, score in top]
+        return answers
+
+
+def _top(scores: Array, ranks: Array, count: int) -> list[list[tuple[int, Any]]]:
+    """The labels of least rank of each row, with their scores; equal ranks keep the order of the labels."""
+    order = np.argsort(ranks, axis=1, kind="stable")[:, :count]
+    return [[(i, row[i]) for i in top] for row, top in zip(scores, order.tolist(), strict=True)]
+
+
+def _best(logits: Array, axis: int) -> tuple[Array, Array]:
+    """The index of the largest logit along an axis, and its probability."""
+    best = logits.argmax(axis=axis)
+    largest = logits.max(axis=axis, keepdims=True)
+    scores: Array = 1 / np.exp(logits - largest).sum(axis=axis)
+    return best, scores
 
 
 def softmax(logits: Array) -> Array:

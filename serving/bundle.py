@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -22,9 +23,19 @@ import orjson
 import safetensors
 from pydantic import Field, StrictInt, StrictStr, ValidationError
 
-from polyhead.models.spec import InputSpec, ModelSpec, SpecError, Strict, TextInput, first_fault
+from polyhead.models.arrays import ArraySpec, array_specs
+from polyhead.models.spec import (
+    DENSE_HEADS,
+    ModelSpec,
+    OneShotHead,
+    SpecError,
+    Strict,
+    TextInput,
+    first_fault,
+)
 from polyhead.serving.errors import BundleError
 from polyhead.serving.golden import Array, Golden, Tolerance
+from polyhead.serving.prototypes import Prototypes, prototypes_file
 
 __all__ = ["GOLDEN", "MANIFEST", "Bundle", "FileEntry", "Graph", "Manifest", "Packed"]
 
@@ -47,7 +58,9 @@ class FileEntry(Strict):
 
 
 class Packed(Strict):
-    """One output that holds several heads side by side, so that one copy brings them all off the device.
+    """One output that holds every per-row head side by side, so that one copy brings them all off the device.
+
+    A head of one number per token or pixel is not in it: it is large, and copied only where it is wanted.
 
     `columns` maps a head to its columns `[start, stop)` of the output `[batch, total]`, `shapes` to one row's shape.
     """
@@ -65,8 +78,8 @@ class Graph(Strict):
     format: Literal["onnx", "torchscript"]
     precision: Literal["fp32"] = "fp32"
     inputs: tuple[StrictStr, ...]  # by position
-    outputs: tuple[StrictStr, ...]  # by position: heads sorted by name, then the packed output
-    packed: Packed
+    outputs: tuple[StrictStr, ...]  # by position: heads sorted by name, then the packed output where there is one
+    packed: Packed | None
 
 
 class Manifest(Strict):
@@ -127,6 +140,7 @@ class Bundle:
         try:
             content = orjson.loads(data)
             manifest = Manifest.model_validate(content)
+            array_specs(manifest.spec)  # refuses names that a text's arrays have too
         except ValidationError as error:
             raise BundleError(f"{path}: {first_fault(error, content)}: export the bundle again") from None
         except orjson.JSONDecodeError as error:
@@ -137,15 +151,21 @@ class Bundle:
 
     def _check_graphs(self) -> None:
         """Every graph takes the spec's inputs and returns every head."""
-        heads = set(self.spec.heads)
+        inputs, heads = set(array_specs(self.spec)), set(self.spec.heads)
+        dense = {name for name, head in self.spec.heads.items() if isinstance(head, DENSE_HEADS)}
         for graph in self.manifest.graphs:
             packed = graph.packed
-            if not set(graph.inputs) == set(self.spec.inputs) or not heads == set(packed.columns) == set(packed.shapes):
+            columns = set() if packed is None else set(packed.columns)
+            shapes = set() if packed is None else set(packed.shapes)
+            extra = set() if packed is None else {packed.output}
+            fits = set(graph.inputs) == inputs and set(graph.outputs) == heads | extra
+            if not fits or not heads - dense == columns == shapes:
                 raise BundleError(f"{self.folder}: graph {graph.id} does not fit the spec: export the bundle again")
 
     def _check_listing(self) -> None:
         expected = {MANIFEST, *self.manifest.files}
         needed = {GOLDEN, *(graph.file for graph in self.manifest.graphs)}
+        needed |= {value.tokenizer for value in self.spec.inputs.values() if isinstance(value, TextInput)}
         if not needed <= expected:
             raise BundleError(f"{self.folder}: the manifest lists no {min(needed - expected)}: export the bundle again")
         found: set[str] = set()
@@ -194,6 +214,23 @@ class Bundle:
             )
         return data
 
+    def prototypes(self) -> dict[str, Prototypes]:
+        """The classes enrolled for each oneshot head; none where nobody has enrolled any.
+
+        Raises:
+            BundleError: they do not fit the spec.
+        """
+        enrolled = {}
+        for name, head in self.spec.heads.items():
+            if isinstance(head, OneShotHead):
+                file = prototypes_file(name)
+                data = self.read(file) if file in self.manifest.files else None
+                try:
+                    enrolled[name] = Prototypes.empty(head.dim) if data is None else Prototypes.load(data, head.dim)
+                except ValueError as error:
+                    raise BundleError(f"{self.folder}: {file} does not fit the spec ({error})") from None
+        return enrolled
+
     def golden(self) -> Golden:
         """The golden samples.
 
@@ -202,24 +239,36 @@ class Bundle:
         """
         try:
             golden = Golden.load(self.read(GOLDEN))
-        except (safetensors.SafetensorError, KeyError) as error:
+        except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
             raise BundleError(f"{self.folder}: {GOLDEN} is damaged ({error}): export the bundle again") from None
-        wanted, heads = set(self.spec.inputs), set(self.spec.heads)
-        fits = set(golden.inputs) == wanted and set(golden.outputs) == heads and golden.rows >= 1
-        columns = (*golden.inputs.values(), *golden.outputs.values())
-        fits = fits and {len(column) for column in columns} == {golden.rows}
-        if not fits or not all(_is_row_of(self.spec.inputs[n], a) for n, a in golden.inputs.items()):
+        arrays, heads = array_specs(self.spec), set(self.spec.heads)
+        texts = {name for name, value in self.spec.inputs.items() if isinstance(value, TextInput)}
+        fits = set(golden.inputs) == set(arrays) and set(golden.outputs) == heads and set(golden.texts) == texts
+        columns = [*golden.inputs.values(), *golden.outputs.values()]
+        lengths = {len(column) for column in columns} | {len(texts) for texts in golden.texts.values()}
+        fits = fits and golden.rows >= 1 and lengths == {golden.rows}
+        fits = fits and all(_is_row_of(arrays[n], a) for n, a in golden.inputs.items())
+        if not fits or not _is_consistent(arrays, golden.inputs):
             raise BundleError(f"{self.folder}: {GOLDEN} does not fit the spec: export the bundle again")
         return golden
 
 
-def _is_row_of(spec: InputSpec, array: Array) -> bool:
-    """Whether an array holds rows of an input: its dtype, and its shape where that is fixed."""
-    if isinstance(spec, TextInput):
-        return False
+def _is_row_of(spec: ArraySpec, array: Array) -> bool:
+    """Whether an array holds rows of what the graph takes: its dtype, and its shape where that is fixed."""
     same = len(spec.shape) == array.ndim - 1
     return (
         same
         and array.dtype == spec.dtype
         and all(isinstance(w, str) or w == g for w, g in zip(spec.shape, array.shape[1:], strict=True))
     )
+
+
+def _is_consistent(specs: Mapping[str, ArraySpec], arrays: Mapping[str, Array]) -> bool:
+    """Whether free dimensions of one name have one length, as a text's ids and mask."""
+    free = {
+        (dimension, length)
+        for name, array in arrays.items()
+        for dimension, length in zip(specs[name].shape, array.shape[1:], strict=True)
+        if isinstance(dimension, str)
+    }
+    return len(free) == len({dimension for dimension, _ in free})

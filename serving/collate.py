@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from polyhead.models.spec import ModelSpec, TensorInput
+from polyhead.models.arrays import ArraySpec, array_specs
+from polyhead.models.spec import ModelSpec
+from polyhead.models.tokenizer import Encoding
 from polyhead.serving.golden import Array
-from polyhead.serving.request import Query
+from polyhead.serving.request import Query, Values
 
 __all__ = ["Batch", "collate"]
+
+# Lengths of token arrays are rounded up to a multiple of this: fewer distinct shapes for a runtime to plan for.
+TOKEN_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Batch:
     """The inputs of one forward pass.
 
     Attributes:
-        inputs: by name, `[rows, …]`, contiguous.
+        inputs: by the name of the graph's array, `[rows, …]`, contiguous.
         positions: for each row, its place among all rows of the queries, in their order.
     """
 
@@ -30,43 +35,57 @@ class Batch:
 def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int) -> list[Batch]:
     """As few batches as shapes and `max_rows` allow: one, where every row has the same shape.
 
-    A free dimension with a pad value is filled up to the longest row; without one, rows of equal shape go together,
-    so that no row's answer depends on its neighbours.
+    A free dimension with a pad value (and every text) is filled up to the longest row; without one, rows of equal shape
+    go together, so that no row's answer depends on its neighbours. Where rows are padded and more than `max_rows`, rows
+    of like length go together.
     """
     total = sum(query.rows for query in queries)
-    if not any(isinstance(s, TensorInput) and s.free for s in spec.inputs.values()):
+    arrays = array_specs(spec)
+    if not any(array.free for array in arrays.values()):
         columns = {name: _joined([query.inputs[name] for query in queries]) for name in spec.inputs}
         whole = Batch(columns, np.arange(total))
         return [whole] if total <= max_rows else _cut(whole, max_rows)
-    rows = {name: [row for query in queries for row in query.inputs[name]] for name in spec.inputs}
+    rows = {
+        name: [row for query in queries for row in _array_rows(query.inputs[array.input], array)]
+        for name, array in arrays.items()
+    }
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for index in range(total):
-        groups.setdefault(tuple(_key(spec, name, rows[name][index]) for name in spec.inputs), []).append(index)
+        key = tuple(rows[name][index].shape for name, array in arrays.items() if array.pad is None)
+        groups.setdefault(key, []).append(index)
     batches = []
     for members in groups.values():
-        inputs = {name: _stacked(spec, name, [column[i] for i in members]) for name, column in rows.items()}
-        batches += _cut(Batch(inputs, np.asarray(members)), max_rows)
+        if len(members) > max_rows:
+            padded = [name for name, array in arrays.items() if array.pad is not None]
+            members.sort(key=lambda index: max((rows[name][index].size for name in padded), default=0))
+        for start in range(0, len(members), max_rows):
+            part = members[start : start + max_rows]
+            inputs = {name: _stacked(arrays[name], [column[i] for i in part]) for name, column in rows.items()}
+            batches.append(Batch(inputs, np.asarray(part)))
     return batches
 
 
-def _joined(parts: Sequence[Array | Sequence[Array]]) -> Array:
+def _joined(parts: Sequence[Values]) -> Array:
     """One request's array as it is; several, one after the other."""
-    arrays = [part if isinstance(part, np.ndarray) else np.stack(part) for part in parts]
+    arrays = [part if isinstance(part, np.ndarray) else np.stack(part) for part in parts]  # type: ignore[arg-type]
     return np.ascontiguousarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
 
 
-def _key(spec: ModelSpec, name: str, row: Array) -> tuple[int, ...]:
-    """What must agree for two rows to share a batch: the shape, or nothing where a pad value fills it up."""
-    declared = spec.inputs[name]
-    return () if isinstance(declared, TensorInput) and declared.pad is not None else row.shape
+def _array_rows(values: Values, array: ArraySpec) -> Sequence[Array]:
+    """Each row of one array, out of one request's values of its input."""
+    if array.role == "value":
+        return values  # type: ignore[return-value]
+    encodings: Sequence[Encoding] = values  # type: ignore[assignment]
+    return [encoding.ids if array.role == "ids" else np.ones_like(encoding.ids) for encoding in encodings]
 
 
-def _stacked(spec: ModelSpec, name: str, rows: Sequence[Array]) -> Array:
-    declared = spec.inputs[name]
-    if not isinstance(declared, TensorInput) or declared.pad is None:
+def _stacked(array: ArraySpec, rows: Sequence[Array]) -> Array:
+    if array.pad is None:
         return np.stack(rows)
     longest = tuple(max(row.shape[axis] for row in rows) for axis in range(rows[0].ndim))
-    padded = np.full((len(rows), *longest), declared.pad, dtype=rows[0].dtype)
+    if array.longest is not None:
+        longest = (min(array.longest, max(1, -(-longest[0] // TOKEN_STEP)) * TOKEN_STEP),)
+    padded = np.full((len(rows), *longest), array.pad, dtype=rows[0].dtype)
     for target, row in zip(padded, rows, strict=True):
         target[tuple(slice(0, n) for n in row.shape)] = row
     return padded

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from polyhead.models.arrays import array_specs, text_arrays
+from polyhead.models.spec import DENSE_HEADS
+from polyhead.models.tokenizer import Encoding
 from polyhead.serving.bundle import Bundle, Graph
-from polyhead.serving.errors import GoldenMismatch, RuntimeUnavailable
+from polyhead.serving.errors import GoldenMismatch, InvalidInstance, RuntimeUnavailable
 from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault, one_by_one
+from polyhead.serving.request import Query
 from polyhead.serving.runtimes import base
+from polyhead.serving.texts import Texts
 
 __all__ = ["Engine", "unpack"]
 
 
 def unpack(graph: Graph, packed: Array) -> dict[str, Array]:
-    """Every head's output as a view of the packed output `[batch, total]`."""
+    """Every per-row head's output as a view of the packed output `[batch, total]`."""
+    if graph.packed is None:
+        return {}
     return {
         head: packed[:, start:stop].reshape(len(packed), *graph.packed.shapes[head])
         for head, (start, stop) in graph.packed.columns.items()
@@ -34,6 +41,7 @@ class Engine:
         self.bundle = bundle
         self.graph = graph
         self.runtime = runtime
+        self.dense = tuple(name for name, head in bundle.spec.heads.items() if isinstance(head, DENSE_HEADS))
         self.forwards = 0
         self.rows = 0
 
@@ -56,20 +64,26 @@ class Engine:
             f"bundle {bundle.title} has no graph for runtime {runtime!r} (it has: {', '.join(sorted(by_format))})"
         )
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], heads: Collection[str] | None = None) -> dict[str, Array]:
         """One forward pass.
 
         Args:
-            inputs: every input by name, `[batch, …]`, contiguous, of the spec's dtype.
+            inputs: every array of the graph by name, `[batch, …]`, contiguous, of its dtype.
+            heads: the heads wanted; all where None. Per-row heads come anyway.
 
         Returns:
-            Every head's raw output by name, `[batch, …]` `float32`: views of one packed array.
+            Raw outputs by head, `[batch, …]` `float32`: per-row heads as views of one packed array, and of the heads
+            with one output per token or pixel those that are wanted.
         """
         ordered = [inputs[name] for name in self.graph.inputs]
         self.forwards += 1
         self.rows += len(ordered[0])
-        (packed,) = self.runtime.run(ordered, [self.graph.packed.output])
-        return unpack(self.graph, packed)
+        packed = self.graph.packed
+        dense = [name for name in self.dense if heads is None or name in heads]
+        names = [*(() if packed is None else (packed.output,)), *dense]
+        outputs = dict(zip(names, self.runtime.run(ordered, names), strict=True))
+        rows = {} if packed is None else unpack(self.graph, outputs.pop(packed.output))
+        return {**rows, **outputs}
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run golden rows at these batch sizes three times, so that no request pays for a first time."""
@@ -89,11 +103,34 @@ class Engine:
             GoldenMismatch: naming graph, runtime, device, head and error.
         """
         golden = self.bundle.golden()
+        self._require_tokens(golden)
         outputs = self.run(golden.inputs)
-        alone = one_by_one(self.run, golden.inputs, golden.rows)
+        alone = one_by_one(self.run, golden.inputs, array_specs(self.bundle.spec), outputs)
         for candidate, how in ((outputs, "together"), (alone, "one by one")):
             self._require_golden(candidate, golden, how)
         return {head: difference(outputs[head], golden.outputs[head]) for head in outputs}
+
+    def _require_tokens(self, golden: Golden) -> None:
+        """The bundle's tokenizers, as installed here, must make of the golden texts the tokens they made at export."""
+        texts = Texts.of(self.bundle)
+        try:
+            found = texts.encode(Query(golden.rows, golden.texts, ())).inputs
+        except InvalidInstance as error:  # more tokens than there can have been at export
+            _, row, name = error.loc
+            raise self._other_tokens(name, row) from None
+        for name in texts.tokenizers:
+            ids, mask = (golden.inputs[array] for array in text_arrays(self.bundle.spec, name))
+            encodings: Sequence[Encoding] = found[name]  # type: ignore[assignment]
+            for row, encoding in enumerate(encodings):
+                length = len(encoding.ids)
+                if int(mask[row].sum()) != length or not np.array_equal(ids[row, :length], encoding.ids):
+                    raise self._other_tokens(name, row)
+
+    def _other_tokens(self, name: str | int, row: str | int) -> GoldenMismatch:
+        return GoldenMismatch(
+            f"bundle {self.bundle.title}: the tokenizer of {name!r} makes other tokens of golden text "
+            f"{row} than at export: install the tokenizers version that the manifest names"
+        )
 
     def _require_golden(self, outputs: Mapping[str, Array], golden: Golden, how: str) -> None:
         tolerance: Tolerance = self.bundle.manifest.tolerance.on(self.runtime.device)

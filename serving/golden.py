@@ -5,16 +5,27 @@ The export's parity gate and the server's self-test at load compare by the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
 from pydantic import Field
 
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, Strict
+from polyhead.models.arrays import ArraySpec
+from polyhead.models.spec import (
+    ClassificationHead,
+    EmbeddingHead,
+    HeadSpec,
+    MultilabelHead,
+    OneShotHead,
+    SegmentationHead,
+    Strict,
+    TokensHead,
+)
+from polyhead.models.textarray import array_to_texts, texts_to_array
 
-__all__ = ["Array", "Golden", "Tolerance", "difference", "fault", "one_by_one"]
+__all__ = ["Array", "Golden", "Tolerance", "difference", "fault", "one_by_one", "trimmed"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
@@ -37,11 +48,20 @@ class Tolerance(Strict):
 
 
 class Golden:
-    """Raw inputs by name, and every head's output by eager PyTorch; the same rows in both."""
+    """What the graph takes, by array, the texts it came from, and every head's output by eager PyTorch: the same rows.
 
-    def __init__(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    Padding is zeros in the outputs, as in the graphs.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        texts: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.inputs = dict(inputs)
         self.outputs = dict(outputs)
+        self.texts = {name: list(values) for name, values in (texts or {}).items()}
 
     @property
     def rows(self) -> int:
@@ -49,29 +69,57 @@ class Golden:
         return len(next(iter(self.inputs.values())))
 
     def dump(self) -> bytes:
-        """As safetensors, keys `inputs/<name>` and `outputs/<head>`."""
+        """As safetensors, keys `inputs/<array>`, `outputs/<head>` and `texts/<input>`."""
         arrays = {f"inputs/{name}": np.ascontiguousarray(a) for name, a in self.inputs.items()}
         arrays |= {f"outputs/{name}": np.ascontiguousarray(a) for name, a in self.outputs.items()}
+        arrays |= {f"texts/{name}": texts_to_array(values) for name, values in self.texts.items()}
         return safetensors.numpy.save(arrays)
 
     @classmethod
     def load(cls, data: bytes) -> Self:
-        """Read what `dump` wrote. Raises KeyError or SafetensorError where it is something else."""
-        parts: dict[str, dict[str, Array]] = {"inputs": {}, "outputs": {}}
+        """Read what `dump` wrote. Raises KeyError, ValueError or SafetensorError where it is something else."""
+        parts: dict[str, dict[str, Array]] = {"inputs": {}, "outputs": {}, "texts": {}}
         for key, array in safetensors.numpy.load(data).items():
             part, _, name = key.partition("/")
             parts[part][name] = array
         if not parts["inputs"]:
             raise KeyError("inputs")
-        return cls(parts["inputs"], parts["outputs"])
+        texts = {name: array_to_texts(array) for name, array in parts["texts"].items()}
+        return cls(parts["inputs"], parts["outputs"], texts)
 
 
 def one_by_one(
-    run: Callable[[dict[str, Array]], Mapping[str, Array]], inputs: Mapping[str, Array], rows: int
+    run: Callable[[dict[str, Array]], Mapping[str, Array]],
+    inputs: Mapping[str, Array],
+    arrays: Mapping[str, ArraySpec],
+    together: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """The outputs of each row run alone, put together again: what they must equal is the rows run together."""
-    alone = [run({name: np.ascontiguousarray(a[i : i + 1]) for name, a in inputs.items()}) for i in range(rows)]
-    return {name: np.concatenate([outputs[name] for outputs in alone]) for name in alone[0]}
+    """The outputs of each row run alone and without padding, put together in the shapes of the rows run together."""
+    rows = len(next(iter(inputs.values())))
+    parts = ({name: np.ascontiguousarray(a[i : i + 1]) for name, a in inputs.items()} for i in range(rows))
+    alone = [run(trimmed(part, arrays)) for part in parts]
+    return {name: _stacked([outputs[name] for outputs in alone], together[name].shape[1:]) for name in together}
+
+
+def trimmed(inputs: Mapping[str, Array], arrays: Mapping[str, ArraySpec]) -> dict[str, Array]:
+    """The rows with their texts' common padding cut off; at least one token stays."""
+    longest = {
+        array.shape: int(np.flatnonzero(inputs[name].max(axis=0)).max(initial=0)) + 1
+        for name, array in arrays.items()
+        if array.role == "mask"
+    }
+    return {
+        name: array if arrays[name].role == "value" else np.ascontiguousarray(array[:, : longest[arrays[name].shape]])
+        for name, array in inputs.items()
+    }
+
+
+def _stacked(rows: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    """Outputs of single rows as one array of the rows' common shape, filled up with zeros."""
+    stacked = np.zeros((len(rows), *shape), dtype=rows[0].dtype)
+    for target, row in zip(stacked, rows, strict=True):
+        target[tuple(slice(0, n) for n in row.shape[1:])] = row[0]
+    return stacked
 
 
 def difference(actual: Array, expected: Array) -> float:
@@ -116,7 +164,12 @@ def _decision_fault(head: HeadSpec, actual: Array, expected: Array, margin: floa
             threshold = np.clip(np.broadcast_to(np.asarray(head.threshold), (len(head.labels),)), 1e-12, 1 - 1e-12)
             logit = np.log(threshold / (1 - threshold))
             wrong = ((actual >= logit) != (expected >= logit)) & (np.abs(expected - logit) > margin)
-        case EmbeddingHead():
+        case TokensHead() | SegmentationHead():
+            axis = 2 if isinstance(head, TokensHead) else 1
+            top = np.sort(expected, axis=axis).take([-2, -1], axis=axis)
+            clear = np.ptp(top, axis=axis) > margin
+            wrong = (actual.argmax(axis=axis) != expected.argmax(axis=axis)) & clear
+        case EmbeddingHead() | OneShotHead():
             lengths = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
             cosine = (actual * expected).sum(axis=1) / np.maximum(lengths, 1e-30)
             wrong = (cosine < MIN_COSINE) & (lengths > margin)

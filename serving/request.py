@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from polyhead.models.spec import ModelSpec
+from polyhead.models.tokenizer import Encoding
 from polyhead.serving.errors import InvalidInstance, UnknownHead, UnknownOption
 from polyhead.serving.golden import Array
 
-__all__ = ["HttpRequest", "HttpResponse", "Options", "Query", "choose_heads", "find_header", "parse_options"]
+__all__ = ["HttpRequest", "HttpResponse", "Options", "Query", "Values", "choose_heads", "find_header", "parse_options"]
+
+# One input's values of every row: an array `[rows, …]`, one array per row where shapes may differ, or texts, which are
+# strings off the wire and encodings once `Texts` has seen them.
+Values = Array | Sequence[Array] | Sequence[str] | Sequence[Encoding]
+
+
+# By name: what a value must be.
+OPTIONS = {
+    "top_k": "a whole number of 1 or more",
+    "scores": "true or false",
+    "raw": "true or false",
+    "mask": '"runs" or "png"',
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,7 @@ class Options:
     top_k: int = 0  # this many labels of a classification, best first
     scores: bool = False  # every label's score
     raw: bool = False  # the graph's own numbers: logits, values, vectors
+    mask: Literal["runs", "png"] = "runs"  # how a segmentation is written
 
 
 @dataclass(frozen=True)
@@ -53,13 +68,13 @@ class Query:
 
     Attributes:
         rows: how many.
-        inputs: every input by name: one array `[rows, …]`, or a list of one array per row where shapes may differ.
+        inputs: every input by name.
         heads: the heads wanted, in the order wanted.
         single: the body was one row; its answer stands alone, outside of any list.
     """
 
     rows: int
-    inputs: Mapping[str, Array | Sequence[Array]]
+    inputs: Mapping[str, Values]
     heads: tuple[str, ...]
     options: Options = Options()
     single: bool = False
@@ -104,12 +119,17 @@ def parse_options(values: object) -> Options:
     if values is None:
         return Options()
     if not isinstance(values, dict):
-        raise InvalidInstance('"options" must be an object with top_k, scores, raw', ("options",))
+        raise InvalidInstance(f'"options" must be an object with {", ".join(OPTIONS)}', ("options",))
     for key, value in values.items():
-        if key not in ("top_k", "scores", "raw"):
-            raise UnknownOption(f"option {key!r:.80} is not known (options: top_k, scores, raw)", ("options", key))
-        if key == "top_k" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise InvalidInstance(f"top_k must be a whole number of 1 or more, got {value!r:.40}", ("options", key))
-        if key != "top_k" and not isinstance(value, bool):
-            raise InvalidInstance(f"{key} must be true or false, got {value!r:.40}", ("options", key))
+        if key not in OPTIONS:
+            raise UnknownOption(f"option {key!r:.80} is not known (options: {', '.join(OPTIONS)})", ("options", key))
+        wanted = OPTIONS[key]
+        if not _is_option(key, value):
+            raise InvalidInstance(f"{key} must be {wanted}, got {value!r:.40}", ("options", key))
     return Options(**values)
+
+
+def _is_option(key: str, value: object) -> bool:
+    if key == "top_k":
+        return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return value in ("runs", "png") if key == "mask" else isinstance(value, bool)

@@ -7,11 +7,14 @@ whole batch -> bytes. A request that fails, at any stage, fails alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
+from polyhead.models.spec import TokensHead
+from polyhead.models.tokenizer import Encoding
 from polyhead.serving.answers import HeadAnswers
 from polyhead.serving.collate import collate
 from polyhead.serving.engine import Engine
@@ -20,6 +23,7 @@ from polyhead.serving.golden import Array
 from polyhead.serving.protocol import json, media
 from polyhead.serving.request import HttpRequest, HttpResponse, Query
 from polyhead.serving.settings import Settings
+from polyhead.serving.texts import Texts
 
 __all__ = ["Responder"]
 
@@ -37,6 +41,8 @@ class Responder:
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
+        self.texts = Texts.of(engine.bundle)
+        self.prototypes = engine.bundle.prototypes()
         self.settings = settings
         self.spec = engine.bundle.spec
         self.batches = self.requests = self.failures = 0
@@ -60,7 +66,7 @@ class Responder:
                     f"media type {request.content_type or 'none'!r:.80} is not read here: "
                     f"set Content-Type to one of {known}"
                 )
-            return decoder(request, self.spec, self.settings)
+            return self.texts.encode(decoder(request, self.spec, self.settings))
         except RequestError as error:
             return error
         except Exception:  # a fault of ours must not reach the neighbours in this batch
@@ -77,29 +83,34 @@ class Responder:
             return [response for query in queries for response in self._answer([query])]
 
     def _answer_together(self, queries: Sequence[Query]) -> list[HttpResponse]:
-        outputs = self._forward(queries)
-        finite = {head: _finite_rows(output) for head, output in outputs.items()}
         wanted = dict.fromkeys(head for query in queries for head in query.heads)
+        outputs = self._forward(queries, wanted)
+        finite = {head: _finite_rows(output) for head, output in outputs.items()}
         with np.errstate(all="ignore"):  # rows that are not finite are refused below; their neighbours are exact
-            answers = {head: HeadAnswers(self.spec.heads[head], outputs[head]) for head in wanted}
+            answers = {head: self._answers(head, outputs[head], queries) for head in wanted}
         ends = list(accumulate(query.rows for query in queries))
         return [
             self._response(query, slice(end - query.rows, end), answers, finite)
             for query, end in zip(queries, ends, strict=True)
         ]
 
-    def _forward(self, queries: Sequence[Query]) -> Mapping[str, Array]:
-        """Every head's raw output for every row, in the order of the queries."""
+    def _answers(self, name: str, output: Array, queries: Sequence[Query]) -> HeadAnswers:
+        head = self.spec.heads[name]
+        texts: list[Encoding] = []
+        if isinstance(head, TokensHead):
+            source = self.spec.text_of(head)
+            texts = [encoding for query in queries for encoding in query.inputs[source]]  # type: ignore[misc]
+        return HeadAnswers(head, output, texts, self.prototypes.get(name))
+
+    def _forward(self, queries: Sequence[Query], heads: Collection[str]) -> Mapping[str, Array]:
+        """Every wanted head's raw output for every row, in the order of the queries."""
         batches = collate(self.spec, queries, self.settings.max_rows_per_forward)
         if len(batches) == 1:  # positions are in order already
-            return self.engine.run(batches[0].inputs)
-        total = sum(query.rows for query in queries)
-        outputs: dict[str, Array] = {}
-        for batch in batches:
-            for head, part in self.engine.run(batch.inputs).items():
-                whole = outputs.setdefault(head, np.empty((total, *part.shape[1:]), dtype=part.dtype))
-                whole[batch.positions] = part
-        return outputs
+            return self.engine.run(batches[0].inputs, heads)
+        parts = [self.engine.run(batch.inputs, heads) for batch in batches]
+        return {
+            head: _restored([part[head] for part in parts], [batch.positions for batch in batches]) for head in parts[0]
+        }
 
     def _response(
         self,
@@ -126,6 +137,16 @@ class Responder:
     def _failure(self, error: RequestError) -> HttpResponse:
         self.failures += 1
         return HttpResponse(error.status, error.phrase, json.encode_error(error))
+
+
+def _restored(parts: Sequence[Array], positions: Sequence[Array]) -> Array:
+    """The outputs of several batches in the order of the rows; those of shorter texts filled up with zeros."""
+    shape = tuple(max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True))
+    whole = np.zeros((sum(len(part) for part in parts), *shape), dtype=parts[0].dtype)
+    for part, rows in zip(parts, positions, strict=True):
+        place: tuple[Any, ...] = (rows, *(slice(0, n) for n in part.shape[1:]))
+        whole[place] = part
+    return whole
 
 
 def _finite_rows(output: Array) -> Array | None:

@@ -14,7 +14,11 @@ POLYHEAD = Path(sys.executable).with_name("polyhead")
 def run_polyhead(*arguments: object, expect: int = 0, **options: object) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would; fails the test with its output where the exit status is another."""
     result = subprocess.run(
-        [str(POLYHEAD), *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False, **options
+        [str(POLYHEAD), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **{"timeout": 300, **options},
     )
     assert result.returncode == expect, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
     return result

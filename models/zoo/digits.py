@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 
+from polyhead.models.augment import Columns
 from polyhead.models.data import Rows, Split
 from polyhead.models.heads import Regression, build_head
 from polyhead.models.network import MultiTaskNetwork
+from polyhead.models.recipe import Recipe
 from polyhead.models.reference import ReferenceModel
-from polyhead.models.run import Recipe
 from polyhead.models.spec import ModelSpec
 from polyhead.models.trunks.resnet import ResNet
 
@@ -94,14 +94,14 @@ def build(train: Rows) -> MultiTaskNetwork:
     return network(float(np.mean(ink)), float(np.std(ink)))
 
 
-def shift(inputs: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+def shift(inputs: Columns, targets: Columns, generator: torch.Generator) -> tuple[Columns, Columns]:
     """Move half the batch by one pixel sideways, where the edge it would lose is empty, so the ink stays."""
     image = inputs["image"]
     for step, edge in ((1, image[:, :, -1]), (-1, image[:, :, 0])):
         drawn = torch.rand(len(image), generator=generator).to(image.device) < 0.25
         chosen = drawn & (edge.flatten(1).amax(dim=1) == 0)
         image = torch.where(chosen[:, None, None, None], torch.roll(image, step, dims=2), image)
-    return {**inputs, "image": image}
+    return {**inputs, "image": image}, targets
 
 
 MODEL = ReferenceModel(

@@ -1,19 +1,19 @@
-"""Bodies that are one row: an image file, or one tensor's little-endian bytes. Heads come in `X-Polyhead-Heads`."""
+"""Bodies that are one row: an image file, a text, one tensor's little-endian bytes. Heads are in `X-Polyhead-Heads`."""
 
 from __future__ import annotations
 
-from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput
+from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput, TextInput
 from polyhead.serving.errors import UnsupportedMediaType
-from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images, rows
-from polyhead.serving.request import HttpRequest, Query, choose_heads, find_header
+from polyhead.serving.request import HttpRequest, Query, Values, choose_heads, find_header
 from polyhead.serving.settings import Settings
 
 __all__ = ["HEADS_HEADER", "MEDIA_TYPES", "decode", "media_types"]
 
 IMAGES = ("image/png", "image/jpeg")
+TEXT = "text/plain"
 TENSOR = "application/octet-stream"
-MEDIA_TYPES = (*IMAGES, TENSOR)
+MEDIA_TYPES = (*IMAGES, TEXT, TENSOR)
 HEADS_HEADER = "x-polyhead-heads"
 
 
@@ -44,13 +44,14 @@ def media_types(spec: ModelSpec) -> tuple[str, ...]:
             return IMAGES
         case TensorInput():
             return (TENSOR,)
-        case _:
-            return ()
+        case TextInput():
+            return (TEXT,)
 
 
-def _row(name: str, spec: InputSpec, request: HttpRequest, settings: Settings) -> Array | list[Array]:
+def _row(name: str, spec: InputSpec, request: HttpRequest, settings: Settings) -> Values:
+    if isinstance(spec, TextInput):
+        return [rows.from_utf8(name, request.body, ())]
     if isinstance(spec, ImageInput):
         return images.decode(request.body, spec, images.PixelBudget(settings.max_image_pixels), ())[None]
-    assert isinstance(spec, TensorInput)
     array = rows.from_bytes(name, spec, request.body, ())
     return [array[0]] if spec.free else array

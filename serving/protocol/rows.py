@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from polyhead.models.spec import ImageInput, InputSpec, TensorInput
+from polyhead.models.spec import ImageInput, InputSpec, TensorInput, TextInput
 from polyhead.serving.errors import InputNotFinite, InvalidInstance, MalformedBody, Place
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images
 
-__all__ = ["from_bytes", "from_json", "parse", "row_bytes"]
+__all__ = ["from_bytes", "from_json", "from_utf8", "parse", "row_bytes"]
 
 
-def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) -> Array | list[Array]:
-    """One input's values of every instance, to one array `[rows, …]`, or a list of arrays where shapes are free.
+def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) -> Array | list[Array] | list[str]:
+    """One input's values of every instance, to one array `[rows, …]`, a list of arrays where shapes are free, or texts.
 
     Numbers are converted all at once; only where that fails are they looked at row by row, to name the culprit.
     """
@@ -29,16 +29,16 @@ def parse(name: str, spec: InputSpec, values: Sequence[Any], max_pixels: int) ->
             return from_json(name, spec, values, (len(values), *spec.shape), ("instances",))
         except InvalidInstance:
             pass  # the loop below raises with the row's place
+    if isinstance(spec, TextInput):
+        return [_text_of(name, value, ("instances", index, name)) for index, value in enumerate(values)]
     rows = []
     budget = images.PixelBudget(max_pixels)
     for index, value in enumerate(values):
         loc: Place = ("instances", index, name)
         if isinstance(spec, ImageInput):
             rows.append(_image(name, spec, value, budget, loc))
-        elif isinstance(spec, TensorInput):
-            rows.append(from_json(name, spec, value, spec.shape, loc))
         else:
-            raise InvalidInstance(f"input {name!r} is of kind {spec.kind}, which this version does not serve", loc)
+            rows.append(from_json(name, spec, value, spec.shape, loc))
     return rows if isinstance(spec, TensorInput) and spec.free else np.stack(rows)
 
 
@@ -127,6 +127,25 @@ def row_bytes(spec: InputSpec) -> int:
     if not isinstance(spec, ImageInput | TensorInput):
         return 0
     return _layout(spec.dtype, spec.shape)[1]
+
+
+def _text_of(name: str, value: Any, loc: Place) -> str:
+    if not isinstance(value, str):
+        got = "a list" if isinstance(value, list) else _sample(value)
+        raise InvalidInstance(f"input {name!r}: wanted a string, got {got}", loc)
+    return value
+
+
+def from_utf8(name: str, data: bytes | bytearray, loc: Place) -> str:
+    """A body that is one text.
+
+    Raises:
+        MalformedBody: it is not UTF-8.
+    """
+    try:
+        return bytes(data).decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"input {name!r}: the body is not UTF-8 (byte {error.start})", loc) from None
 
 
 def _image(name: str, spec: ImageInput, value: Any, budget: images.PixelBudget, loc: Place) -> Array:

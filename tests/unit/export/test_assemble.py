@@ -15,12 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from polyhead.export import assemble, parity
+from polyhead.export import assemble, parity, staging
 from polyhead.export.errors import ExportError, ParityError
 from polyhead.export.source import Source, random_samples
 from polyhead.models.spec import ModelSpec
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.engine import Engine
+from polyhead.serving.errors import BundleError
 
 
 def spec(**heads: dict[str, object]) -> ModelSpec:
@@ -80,7 +81,7 @@ def test_a_bundle_answers_as_the_network_in_both_runtimes(tmp_path):
 def test_parity_json_holds_every_head_and_batch(tmp_path):
     bundle, _ = assemble.export(source(Tiny()), tmp_path / "bundle")
     entries = json.loads((bundle.folder / "parity.json").read_text())
-    cases = {f"batch {size}" for size in (1, 2, 3, 7, 64)} | {"row alone against row in batch"}
+    cases = {f"batch {size}" for size in (1, 2, 3, 7, 64)} | {"row alone against row in batch"}  # no text, no lengths
     for entry in entries:
         assert set(entry["batches"]) == cases
         assert all(set(heads) == {"kind", "size"} for heads in entry["batches"].values())
@@ -126,7 +127,75 @@ def test_a_head_that_the_network_lacks_is_named_with_what_was_found(tmp_path):
 
 def test_a_wrong_number_of_labels_is_named(tmp_path):
     message = refuse(Tiny(), tmp_path, spec(kind={"kind": "classification", "labels": ["a", "b"]}))
-    assert message == ("head 'kind': the network returns shape [2, 3] for 2 rows, the spec wants [2, 2] (2 labels)")
+    assert message == (
+        "head 'kind': the network returns shape [2, 3], the spec wants [batch, 2]: "
+        "change the network's layer, or the head's labels or dim"
+    )
+
+
+class Pixels(nn.Module):
+    """A label per pixel of a picture of 4 x 6."""
+
+    def __init__(self, labels: int = 3, size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.ground = nn.Conv2d(3, labels, 3, padding=1)
+        self.size = size
+
+    def forward(self, image):
+        ground = self.ground(image)
+        return {"ground": ground if self.size is None else functional.interpolate(ground, self.size)}
+
+
+def pixels(labels: int = 3) -> ModelSpec:
+    return ModelSpec.parse(
+        {
+            "name": "field",
+            "version": "1",
+            "inputs": {"image": {"kind": "image", "size": [4, 6]}},
+            "heads": {"ground": {"kind": "segmentation", "labels": [f"label {i}" for i in range(labels)]}},
+        }
+    )
+
+
+@pytest.mark.parametrize("size", [None, (8, 12), (2, 3)])
+def test_a_model_of_pixels_alone_is_exported_in_any_size(tmp_path, size):
+    network = Pixels(size=size)
+    bundle, _ = assemble.export(source(network, pixels()), tmp_path / "bundle")
+    assert bundle.manifest.graphs[0].packed is None  # there is no answer per row
+    rows = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3)).astype(np.uint8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(rows).permute(0, 3, 1, 2) / 255)["ground"].numpy()
+    for runtime in ("onnxruntime", "torchscript"):
+        engine = Engine.load(bundle, runtime, "cpu")
+        engine.replay_golden()
+        np.testing.assert_allclose(engine.run({"image": rows})["ground"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_wrong_number_of_labels_per_pixel_is_named(tmp_path):
+    assert refuse(Pixels(labels=3), tmp_path, pixels(labels=4)) == (
+        "head 'ground': the network returns shape [2, 3, 4, 6], the spec wants [batch, 4, height, width]: "
+        "change the network's layer, or the head's labels or dim"
+    )
+
+
+def test_labels_that_come_last_are_named(tmp_path):
+    class Last(Pixels):
+        def forward(self, image):
+            return {"ground": super().forward(image)["ground"].permute(0, 2, 3, 1)}
+
+    assert refuse(Last(), tmp_path, pixels()) == (
+        "head 'ground': the network returns shape [2, 4, 6, 3], the spec wants [batch, 3, height, width]: "
+        "change the network's layer, or the head's labels or dim"
+    )
+
+
+def test_a_mask_of_no_pixels_but_a_row_is_named(tmp_path):
+    class Pooled(Pixels):
+        def forward(self, image):
+            return {"ground": super().forward(image)["ground"].mean((2, 3))}
+
+    assert "returns shape [2, 3], the spec wants [batch, 3, height, width]" in refuse(Pooled(), tmp_path, pixels())
 
 
 def test_a_network_that_cannot_take_the_inputs_is_explained(tmp_path):
@@ -144,19 +213,14 @@ def test_a_network_that_cannot_take_the_inputs_is_explained(tmp_path):
     assert "the network does not run on the spec's inputs (x [2, 6], raw): RuntimeError" in message
 
 
-@pytest.mark.parametrize(
-    ("inputs", "heads", "message"),
-    [
-        ({"t": {"kind": "text", "tokenizer": "t.json"}}, {"s": {"kind": "regression"}}, "of kind text"),
-        ({"x": {"kind": "tensor", "shape": ["n", 6]}}, {"s": {"kind": "regression"}}, "free dimensions (n)"),
-        ({"x": {"kind": "tensor", "shape": [6]}}, {"s": {"kind": "oneshot", "dim": 8}}, "head 's' is of kind oneshot"),
-    ],
-)
-def test_what_this_version_cannot_export_is_said(tmp_path, inputs, heads, message):
-    model = ModelSpec.parse({"name": "m", "version": "1", "inputs": inputs, "heads": heads})
-    with pytest.raises(ExportError, match="this version cannot export") as caught:
+def test_what_this_version_cannot_export_is_said(tmp_path):
+    inputs = {"x": {"kind": "tensor", "shape": ["n", 6]}}
+    model = ModelSpec.parse({"name": "m", "version": "1", "inputs": inputs, "heads": {"s": {"kind": "regression"}}})
+    with pytest.raises(ExportError) as caught:
         assemble.export(Source(Tiny(), model, {}), tmp_path / "bundle")
-    assert message in str(caught.value)
+    assert str(caught.value) == (
+        "input 'x' has free dimensions (n), which this version cannot export: give whole numbers"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,12 +320,23 @@ def test_a_link_to_a_bundle_is_followed(tmp_path):
     assert bundle.folder == tmp_path / "real"
 
 
-def test_a_publication_that_fails_puts_the_old_bundle_back(tmp_path):
+def test_a_publication_that_fails_puts_the_old_bundle_back(tmp_path, monkeypatch):
     first, _ = assemble.export(source(Tiny()), tmp_path / "bundle", ["onnx"])
-    with pytest.raises(OSError, match="nothing"):
-        assemble._publish(tmp_path / "nothing", tmp_path / "bundle")
+    new, _ = assemble.export(source(Tiny()), tmp_path / "new", ["onnx"])
+    monkeypatch.chdir(new.folder)
+    with pytest.raises(OSError, match=r"'\.' -> "):  # no system renames the folder that one stands in by that name
+        staging.publish(Path(), tmp_path / "bundle")
     assert Bundle.open(tmp_path / "bundle").digest == first.digest
-    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "new"]
+
+
+def test_what_is_no_whole_bundle_is_not_published(tmp_path):
+    first, _ = assemble.export(source(Tiny()), tmp_path / "bundle", ["onnx"])
+    damaged, _ = assemble.export(source(Tiny()), tmp_path / "new", ["onnx"])
+    (damaged.folder / "parity.json").write_text("[]")
+    with pytest.raises(BundleError, match=r"parity\.json has 2 bytes"):
+        staging.publish(damaged.folder, tmp_path / "bundle")
+    assert Bundle.open(tmp_path / "bundle").digest == first.digest
 
 
 def test_force_replaces_bundles_only(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from torch import nn
 
 from polyhead.export import source
 from polyhead.export.errors import ExportError
-from polyhead.models.spec import ModelSpec
+from polyhead.models.spec import ModelSpec, SpecError, TextInput
+from polyhead.models.textarray import texts_to_array
+from polyhead.models.tokenizer import Tokenizer
+from polyhead.serving.prototypes import Prototypes
+from tests.unit.serving.wordpiece import tokenizer_json
 
 NET = """
 import torch
@@ -161,3 +166,143 @@ def test_samples_that_do_not_fit_are_explained(tmp_path, arrays, message):
     save_arrays(arrays, tmp_path / "s.safetensors")
     with pytest.raises(ExportError, match=message):
         source.load_samples(tmp_path / "s.safetensors", SPEC)
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------
+
+TEXT = ModelSpec.parse(
+    {
+        "name": "m",
+        "version": "1",
+        "inputs": {
+            "text": {"kind": "text", "tokenizer": "parts/tokenizer.json", "max_length": 12},
+            "x": {"kind": "tensor", "shape": [2]},
+        },
+        "heads": {"y": {"kind": "regression"}, "who": {"kind": "oneshot", "dim": 2, "labels": ["a", "b", "c"]}},
+    }
+)
+TEXTS = ["turn on", "", "Zoë’s café 👩‍👩‍👧"]
+
+
+def tokenizers(special: bool = True, **spec: object) -> dict[str, Tokenizer]:
+    declared = TEXT.inputs["text"].model_copy(update=spec)
+    assert isinstance(declared, TextInput)
+    return {"text": Tokenizer(tokenizer_json(special=special), declared)}
+
+
+def test_texts_are_read_from_safetensors(tmp_path):
+    numbers = np.arange(6, dtype=np.float32).reshape(3, 2)
+    save_arrays({"text": texts_to_array(TEXTS), "x": numbers}, tmp_path / "s.safetensors")
+    samples = source.load_samples(tmp_path / "s.safetensors", TEXT)
+    assert samples["text"] == TEXTS
+    np.testing.assert_array_equal(samples["x"], numbers)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (texts_to_array(TEXTS[:1]), "input 'text' has 1 texts, wanted two or more"),
+        (texts_to_array([]), "input 'text' has 0 texts, wanted two or more"),
+        (texts_to_array(TEXTS[:2]), r"one number of rows for every input is wanted, got \{'text': 2, 'x': 3\}"),
+        (np.zeros((3, 2), np.int64), r"input 'text': texts are uint8 \[bytes\], got int64 \[3, 2\]"),
+        (np.frombuffer(b'{"a": 1}', np.uint8), "input 'text': not a list of texts"),
+        (np.frombuffer(b"[1, 2, 3]", np.uint8), "input 'text': not a list of texts"),
+        (np.frombuffer(b"turn on", np.uint8), "input 'text': Expecting value"),
+        (np.frombuffer(b"[" * 100_000, np.uint8), "input 'text': maximum recursion depth"),
+    ],
+)
+def test_texts_that_do_not_fit_are_explained(tmp_path, text, message):
+    save_arrays({"text": text, "x": np.zeros((3, 2), np.float32)}, tmp_path / "s.safetensors")
+    with pytest.raises(ExportError, match=message):
+        source.load_samples(tmp_path / "s.safetensors", TEXT)
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"instances": rows}], ids=["a list", "a request"])
+def test_samples_may_be_what_a_client_would_send(tmp_path, wrap):
+    rows = [{"text": text, "x": [i, 0.5]} for i, text in enumerate(TEXTS)]
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(wrap(rows), ensure_ascii=False), encoding="utf-8")
+    samples = source.load_samples(path, TEXT)
+    assert samples["text"] == TEXTS
+    np.testing.assert_array_equal(samples["x"], np.array([[0, 0.5], [1, 0.5], [2, 0.5]], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "a", "x": [1, 2]}]', "one row, wanted two or more"),
+        ("[]", r'"instances" must be a list of one row or more \(at instances\)'),
+        ("[", "the body is not JSON"),
+        ('[{"text": "a", "x": [1, 2]}, {"text": 3, "x": [1, 2]}]', r"wanted a string, got 3 \(at instances.1.text\)"),
+        ('[{"text": "a", "x": [1, 2]}, {"text": "b"}]', r"input 'x' is missing \(at instances.1.x\)"),
+        (None, "No such file"),
+    ],
+)
+def test_instances_that_do_not_fit_are_explained(tmp_path, content, message):
+    path = tmp_path / "s.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ExportError, match=message) as caught:
+        source.load_samples(path, TEXT)
+    assert str(caught.value).startswith("samples ")
+    assert str(path) in str(caught.value)
+
+
+def test_random_texts_are_seeded_and_fit(tmp_path):
+    found = tokenizers()
+    samples = source.random_samples(TEXT, tokenizers=found)
+    assert len(samples["text"]) == len(samples["x"]) == 64
+    assert len(set(samples["text"])) > 20
+    assert samples["text"] == source.random_samples(TEXT, tokenizers=found)["text"]
+    assert samples["text"] != source.random_samples(TEXT, tokenizers=found, seed=1)["text"]
+    lengths = [len(encoding.ids) for encoding in found["text"].encode(samples["text"])]
+    assert min(lengths) >= 3  # a word and two special tokens
+    assert max(lengths) <= 12
+
+
+@pytest.mark.parametrize("max_length", [3, 4, 5, 64])
+def test_random_texts_fit_any_length(max_length):
+    found = tokenizers(max_length=max_length)
+    spec = TEXT.model_copy(update={"inputs": {"text": found["text"].spec}})
+    for seed in range(5):
+        found["text"].encode(source.random_samples(spec, tokenizers=found, seed=seed)["text"])
+
+
+def test_samples_become_what_the_graph_takes():
+    numbers = np.arange(6, dtype=np.float32).reshape(3, 2)
+    made = source.Source(nn.Linear(1, 1), TEXT, {"text": TEXTS, "x": numbers}, tokenizers=tokenizers())
+    arrays = made.arrays()
+    assert list(arrays) == ["input_ids", "attention_mask", "x"]
+    assert arrays["input_ids"].shape == (3, 8)
+    np.testing.assert_array_equal(arrays["attention_mask"].sum(axis=1), [4, 2, 7])
+    np.testing.assert_array_equal(arrays["x"], numbers)
+    assert made.texts == {"text": TEXTS}
+
+
+def test_a_text_that_is_too_long_is_named_by_its_row():
+    made = source.Source(nn.Linear(1, 1), TEXT, {"text": ["on", "on", "on " * 11]}, tokenizers=tokenizers())
+    with pytest.raises(ExportError, match=r"^samples: row 2: input 'text': the text has 13 tokens, the model takes 12"):
+        made.arrays()
+
+
+def test_a_tokenizer_stands_beside_the_spec(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "tokenizer.json").write_bytes(tokenizer_json())
+    found = source.load_tokenizers(TEXT, tmp_path)
+    assert found["text"].data == tokenizer_json()
+    (tmp_path / "parts" / "tokenizer.json").unlink()
+    with pytest.raises(SpecError, match=r"parts/tokenizer\.json cannot be read \(No such file or directory\)"):
+        source.load_tokenizers(TEXT, tmp_path)
+
+
+def test_classes_enrolled_in_training_come_along(tmp_path):
+    vectors = np.array([[1, 2], [0, 0], [5, 6]], np.float32)
+    counts = np.array([4.0, 0.0, 1.0], np.float32)
+    save_arrays({"who": vectors, "who.examples": counts}, tmp_path / "p.safetensors")
+    (found,) = source.load_prototypes(tmp_path / "p.safetensors", TEXT).values()
+    assert isinstance(found, Prototypes)
+    assert found.labels == ("a", "c")  # nobody has seen b
+    np.testing.assert_array_equal(found.vectors, vectors[[0, 2]])
+    np.testing.assert_array_equal(found.examples, [4, 1])
+    assert Prototypes.load(found.dump(), 2).labels == ("a", "c")
+    assert source.load_prototypes(tmp_path / "none.safetensors", TEXT) == {}

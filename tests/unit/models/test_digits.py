@@ -124,7 +124,8 @@ def test_the_seed_decides_the_split(split):
 
 
 def shifted(image, seed=0):
-    return digits.shift({"image": image}, torch.Generator().manual_seed(seed))["image"]
+    inputs, _ = digits.shift({"image": image}, {}, torch.Generator().manual_seed(seed))
+    return inputs["image"]
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +173,11 @@ def test_shift_draws_from_the_generator_only_and_changes_nothing_in_place(images
     assert torch.equal(images, before)
 
 
-def test_shift_passes_other_inputs_through(images):
-    other = torch.arange(4)
-    assert digits.shift({"image": images[:4], "other": other}, torch.Generator())["other"] is other
+def test_shift_passes_other_inputs_and_the_targets_through(images):
+    other, given = torch.arange(4), {"digit": torch.arange(4)}
+    inputs, targets = digits.shift({"image": images[:4], "other": other}, given, torch.Generator())
+    assert inputs["other"] is other
+    assert targets is given
 
 
 def test_shift_runs_where_the_image_is_with_a_generator_on_the_cpu():

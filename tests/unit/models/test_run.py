@@ -3,7 +3,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from polyhead.models.run import Recipe, Run, RunError, RunRecord
+from polyhead.models.recipe import Recipe
+from polyhead.models.run import Parameters, Run, RunError, RunRecord
 from polyhead.models.spec import ModelSpec, SpecError
 
 SPEC = ModelSpec.parse(
@@ -17,8 +18,13 @@ SPEC = ModelSpec.parse(
 RECORD = RunRecord(
     factory="package.module:function",
     recipe=Recipe(seed=7, learning_rate=0.01, loss_weights={"h": 2.0}),
+    data="5" * 64,
     epochs=3,
+    best_epoch=2,
+    monitor="h/mae",
+    score=0.25,
     seconds=1.5,
+    parameters=Parameters(total=100, trunk=80, heads={"h": 20}, trainable=20),
     metrics={"h": {"mae": 0.25, "r2": 0.5}},
     versions={"torch": "2.10.0"},
 )
@@ -47,11 +53,18 @@ def test_what_is_written_is_opened_again(run):
     assert (opened.folder, opened.record, opened.spec) == (run.folder, RECORD, SPEC)
     assert opened.weights == run.folder / "weights.safetensors"
     assert opened.samples == run.folder / "samples.safetensors"
+    assert opened.predictions == run.folder / "predictions.safetensors"
+    assert opened.prototypes == run.folder / "prototypes.safetensors"
+    assert opened.history == run.folder / "history.json"
+
+
+def test_the_recipe_stands_beside_the_record_for_the_next_run(run):
+    assert Recipe.load(run.folder / "recipe.yaml") == RECORD.recipe
 
 
 def test_the_record_is_json_that_a_person_can_read(run):
     text = (run.folder / "run.json").read_text()
-    assert json.loads(text) == RECORD.model_dump()
+    assert json.loads(text) == RECORD.model_dump(mode="json")
     assert '\n  "epochs": 3,\n' in text
     assert text.endswith("}\n")
 
@@ -66,11 +79,11 @@ def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path, make):
 
 
 def without(key):
-    return json.dumps({k: v for k, v in RECORD.model_dump().items() if k != key})
+    return json.dumps({k: v for k, v in RECORD.model_dump(mode="json").items() if k != key})
 
 
 def having(**changes):
-    return json.dumps({**RECORD.model_dump(), **changes})
+    return json.dumps({**RECORD.model_dump(mode="json"), **changes})
 
 
 @pytest.mark.parametrize(
@@ -78,9 +91,10 @@ def having(**changes):
     [
         ("[]", "the top level", "got []"),
         (without("factory"), "factory", "is missing"),
-        (having(format=2), "format", "got 2"),
+        (having(format=1), "format", "got 1"),
         (having(epochs="many"), "epochs", "got 'many'"),
         (having(metrics={"h": {"mae": "low"}}), "metrics.h.mae", "got 'low'"),
+        (having(parameters={"total": 1}), "parameters.trunk", "is missing"),
         (having(extra=1), "extra", "is not a key that is known here"),
         (having(recipe={"sead": 1}), "recipe.sead", "is not a key that is known here"),
     ],
@@ -139,35 +153,6 @@ def test_recipe_and_record_cannot_be_changed():
         RECORD.epochs = 4
     with pytest.raises(ValidationError, match="frozen"):
         RECORD.recipe.seed = 1
-
-
-def test_a_recipe_refuses_keys_it_does_not_know():
-    with pytest.raises(ValidationError, match="sead"):
-        Recipe(sead=1)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "least"),
-    [
-        ("seed", -1, "greater than or equal to 0"),
-        ("max_epochs", 0, "greater than or equal to 1"),
-        ("batch_size", 1, "greater than or equal to 2"),
-        ("learning_rate", 0.0, "greater than 0"),
-        ("learning_rate", -0.1, "greater than 0"),
-        ("weight_decay", -1e-9, "greater than or equal to 0"),
-        ("patience", 0, "greater than or equal to 1"),
-    ],
-)
-def test_a_recipe_has_bounds(key, value, least):
-    with pytest.raises(ValidationError) as caught:
-        Recipe(**{key: value})
-    (fault,) = caught.value.errors()
-    assert (fault["loc"], fault["msg"], fault["input"]) == ((key,), f"Input should be {least}", value)
-
-
-def test_a_recipe_may_stand_on_its_bounds():
-    bounds = {"seed": 0, "max_epochs": 1, "batch_size": 2, "learning_rate": 1e-12, "weight_decay": 0.0, "patience": 1}
-    assert Recipe(**bounds).model_dump() == {**bounds, "loss_weights": {}}
 
 
 def test_bounds_hold_in_a_record(run):

@@ -1,3 +1,6 @@
+import re
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -6,10 +9,14 @@ from safetensors.torch import load_file as load_tensors
 
 from polyhead.models.data import Rows, Split
 from polyhead.models.heads import Regression, build_head
+from polyhead.models.learning import history
+from polyhead.models.learning.results import SAMPLES
+from polyhead.models.learning.seeds import epoch_seed
 from polyhead.models.network import MultiTaskNetwork
-from polyhead.models.run import Recipe, Run, RunError
+from polyhead.models.recipe import Recipe, RecipeError
+from polyhead.models.run import Run, RunError
 from polyhead.models.spec import ModelSpec, SpecError
-from polyhead.models.training import SAMPLES, train
+from polyhead.models.training import train
 from polyhead.models.trunks.mlp import MLP
 
 # `far` is the sum of the four numbers in a large unit, `sign` whether the first is positive; `spare` has no targets.
@@ -71,8 +78,10 @@ def run(tmp_path_factory):
 
 
 def test_a_run_leaves_its_files(run):
-    for name in ("run.json", "spec.yaml", "weights.safetensors", "samples.safetensors"):
-        assert (run.folder / name).stat().st_size > 0
+    assert {path.name for path in run.folder.iterdir()} == {
+        *("run.json", "spec.yaml", "recipe.yaml", "history.json", "tensorboard"),
+        *("weights.safetensors", "samples.safetensors", "predictions.safetensors"),
+    }
     events = list((run.folder / "tensorboard").glob("events.out.tfevents.*"))
     assert len(events) == 1
     for tag in (b"train/loss", b"train/sign", b"validation/loss", b"validation/far", b"validation/sign/accuracy"):
@@ -87,6 +96,8 @@ def test_the_directory_opens_as_the_run_that_train_returned(run):
 def test_the_record_says_how_the_run_was_made(run):
     record = run.record
     assert (record.factory, record.recipe, record.epochs) == ("toys:network", RECIPE, 8)
+    assert (record.monitor, record.score) == ("loss", min(validation_losses(run)))
+    assert record.best_epoch == int(np.argmin(validation_losses(run))) + 1
     assert 0 < record.seconds < 60
     assert record.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert set(record.versions) == {"torch", "lightning", "torchmetrics"}
@@ -122,7 +133,8 @@ def test_the_recorded_metrics_are_those_of_the_written_weights_on_the_held_out_r
     r2 = 1 - ((far - target) ** 2).sum() / ((target - target.mean()) ** 2).sum()
     assert run.record.metrics == {
         "sign": {
-            "accuracy": pytest.approx((outputs["sign"].argmax(1).numpy() == test.targets["sign"]).mean(), abs=1e-4)
+            "accuracy": pytest.approx((outputs["sign"].argmax(1).numpy() == test.targets["sign"]).mean(), abs=1e-4),
+            "f1": pytest.approx(run.record.metrics["sign"]["accuracy"], abs=0.05),
         },
         "far": {"mae": pytest.approx(np.abs(far - target).mean(), abs=1e-3), "r2": pytest.approx(r2, abs=1e-4)},
     }
@@ -176,7 +188,7 @@ def test_a_run_into_the_same_folder_replaces_the_earlier_one(tmp_path, run):
     trained(folder, Recipe(seed=5, max_epochs=1, batch_size=128))
     again = trained(folder)
     assert len(list((folder / "tensorboard").glob("events.out.tfevents.*"))) == 1
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["best.ckpt"]
+    assert not (folder / "checkpoints").exists()
     assert len(validation_losses(again)) == RECIPE.max_epochs
     assert weights(again) == weights(run)
     assert Run.open(folder).record.recipe == RECIPE
@@ -184,14 +196,26 @@ def test_a_run_into_the_same_folder_replaces_the_earlier_one(tmp_path, run):
 
 
 def test_a_run_that_breaks_off_does_not_pass_for_the_earlier_one(tmp_path, run):
+    def breaks(_inputs, _targets, _generator):
+        raise ZeroDivisionError
+
     folder = tmp_path / "toy"
-    folder.mkdir()
-    for name in ("run.json", "spec.yaml", "weights.safetensors"):
-        (folder / name).write_bytes((run.folder / name).read_bytes())
-    with pytest.raises(SpecError, match=r"^loss weight for 'near', which is no head \(heads: far, sign, spare\)$"):
-        trained(folder, RECIPE.model_copy(update={"loss_weights": {"near": 1.0}}))
+    shutil.copytree(run.folder, folder)
+    with pytest.raises(ZeroDivisionError):
+        trained(folder, augment=breaks)
     with pytest.raises(RunError, match="is no finished training run"):
         Run.open(folder)
+    assert not list(folder.glob("*.safetensors"))
+
+
+def test_a_recipe_that_is_refused_leaves_the_earlier_run_alone(tmp_path, run):
+    folder = tmp_path / "toy"
+    shutil.copytree(run.folder, folder)
+    with pytest.raises(RecipeError, match=r"^loss weight for 'near', which is no head \(heads: far, sign, spare\)$"):
+        trained(folder, RECIPE.changed({"loss_weights": {"near": 1.0}}))
+    with pytest.raises(ZeroDivisionError):
+        train(SPEC, lambda _rows: 1 / 0, SPLIT, RECIPE, folder, "toys:network")
+    assert Run.open(folder).record == run.record
 
 
 @pytest.mark.parametrize("earlier", [False, True], ids=["new folder", "over an earlier run"])
@@ -202,7 +226,11 @@ def test_a_diverged_run_says_so_and_leaves_no_record(tmp_path, run, earlier):
         (folder / "run.json").write_bytes((run.folder / "run.json").read_bytes())
     with pytest.raises(RunError) as caught:
         trained(folder, RECIPE.model_copy(update={"learning_rate": 1e30}))
-    assert str(caught.value) == "toy: the loss is not finite after 1 epochs: lower the learning rate"
+    assert re.fullmatch(
+        r"head '(far|sign)': the (train|validation) loss is not finite \((nan|inf)\) in epoch 1: "
+        r"lower the learning rate, set gradient_clip, or look for extreme values in its targets",
+        str(caught.value),
+    )
     assert not (folder / "run.json").exists()
     assert not (folder / "weights.safetensors").exists()
 
@@ -241,7 +269,7 @@ def test_training_leaves_the_process_as_deterministic_as_it_was(tmp_path, determ
         ("far", 1, {"mae"}),
         ("far", 2, {"mae", "r2"}),
         ("sign", 0, set()),
-        ("sign", 1, {"accuracy"}),
+        ("sign", 1, {"accuracy", "f1"}),
         ("spare", 0, set()),
         ("spare", 1, {"nearest_neighbour_accuracy"}),
     ],
@@ -255,7 +283,7 @@ def test_too_few_targets_to_validate_or_test_leave_out_the_metric_only(tmp_path,
 
     split = Split(holed(SPLIT.train, 256), holed(SPLIT.validation, known), holed(SPLIT.test, known))
     run = trained(tmp_path / "toy", Recipe(max_epochs=1, batch_size=128), split)
-    whole = {"far": {"mae", "r2"}, "sign": {"accuracy"}, "spare": {"nearest_neighbour_accuracy"}}
+    whole = {"far": {"mae", "r2"}, "sign": {"accuracy", "f1"}, "spare": {"nearest_neighbour_accuracy"}}
     assert {name: set(values) for name, values in run.record.metrics.items()} == {**whole, head: metrics}
     assert Run.open(run.folder).record.metrics == run.record.metrics
 
@@ -276,7 +304,10 @@ def validation_losses(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run.folder / "tensorboard")).Reload()
-    return [event.value for event in events.Scalars("validation/loss")]
+    logged = [event.value for event in events.Scalars("validation/loss")]
+    losses = [entry["loss"]["validation"] for entry in history.read(run.history)]
+    assert logged == pytest.approx(losses, rel=1e-6)  # the same in both places
+    return losses
 
 
 @pytest.mark.parametrize("patience", [1, 3])
@@ -307,24 +338,26 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path):
 def test_augment_sees_training_rows_only_and_draws_from_the_recipes_seed(tmp_path, run):
     seen, drawn = [], []
 
-    def watch(inputs, generator):
+    def watch(inputs, targets, generator):
         seen.append(inputs["x"].clone())
         drawn.append(torch.rand(1, generator=generator).item())
-        return inputs
+        return inputs, targets
 
     recipe = RECIPE.model_copy(update={"max_epochs": 1, "seed": 11})
     trained(tmp_path / "toy", recipe, augment=watch)
     got = np.sort(torch.cat(seen).numpy(), axis=0)
     assert np.array_equal(got, np.sort(SPLIT.train.inputs["x"], axis=0))
-    expected = torch.Generator().manual_seed(11)
+    expected = torch.Generator().manual_seed(epoch_seed(11, 0, "augment"))
     assert drawn == [torch.rand(1, generator=expected).item() for _ in range(8)]
 
 
 def test_what_augment_returns_is_what_is_learnt(tmp_path):
-    def blank(inputs, _generator):
-        return {"x": torch.zeros_like(inputs["x"])}
+    def blank(inputs, targets, _generator):
+        return {"x": torch.zeros_like(inputs["x"])}, targets
 
     assert trained(tmp_path / "toy", augment=blank).record.metrics["far"]["r2"] < 0.5
+    unchanged = trained(tmp_path / "toy", RECIPE.changed({"augment": False}), augment=blank)
+    assert unchanged.record.metrics["far"]["r2"] > 0.95
 
 
 # Images

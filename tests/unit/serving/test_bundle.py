@@ -16,9 +16,13 @@ import safetensors.numpy
 from polyhead.serving.bundle import GOLDEN, MANIFEST, Bundle
 from polyhead.serving.errors import BundleError
 from polyhead.serving.golden import Golden
+from polyhead.serving.responder import Responder
+from polyhead.serving.settings import Settings
+from tests.unit.serving.wordpiece import tokenizer_json
 
 ONNX = "graphs/fused.onnx"
 FILES = [GOLDEN, ONNX, "graphs/fused.ts", "parity.json"]
+TOKENIZER = "preprocess/text/tokenizer.json"
 
 Forge = Callable[[Path, str, bytes], None]
 
@@ -297,11 +301,93 @@ def test_golden_samples_of_another_model_are_refused(mlp, folder: Path, forge: F
     assert str(caught.value) == f"{folder}: {GOLDEN} does not fit the spec: export the bundle again"
 
 
+# --- texts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def text_folder(lexicon, copy_of) -> Path:
+    """A bundle with a text input, that the test may harm."""
+    found: Path = copy_of(lexicon)
+    return found
+
+
+def test_a_bundle_with_texts_holds_its_tokenizer_and_its_golden_texts(lexicon, text_folder: Path):
+    bundle = Bundle.open(text_folder)
+    assert sorted(bundle.manifest.files) == sorted([*FILES, TOKENIZER, "prototypes/who.safetensors"])
+    assert bundle.spec.inputs["text"].tokenizer == TOKENIZER  # type: ignore[union-attr]
+    assert bundle.read(TOKENIZER) == tokenizer_json()
+    assert bundle.manifest.versions["tokenizers"]
+    golden = bundle.golden()
+    assert golden.texts == {"text": lexicon.samples["text"][:16]}
+    assert golden.texts["text"][:3] == ["", "Café", "hello there"]
+
+
+def test_each_text_has_a_tokenizer_of_its_own(pair):
+    names = [value.tokenizer for value in pair.bundle.spec.inputs.values() if value.kind == "text"]
+    assert names == ["preprocess/question/tokenizer.json", "preprocess/my-passage/tokenizer.json"]
+    assert set(names) <= set(pair.bundle.manifest.files)
+
+
+def test_a_tokenizer_that_is_missing_is_named(text_folder: Path):
+    (text_folder / TOKENIZER).unlink()
+    assert _refused(text_folder) == f"{text_folder}: {TOKENIZER} is missing: export the bundle again"
+    _edit(text_folder, lambda m: m["files"].pop(TOKENIZER))
+    assert _refused(text_folder) == f"{text_folder}: the manifest lists no {TOKENIZER}: export the bundle again"
+
+
+@pytest.mark.parametrize("path", ["../tokenizer.json", "/etc/passwd", "tokenizer.json", ""])
+def test_a_tokenizer_out_of_the_bundle_is_not_read(text_folder: Path, path: str):
+    _edit(text_folder, lambda m: m["spec"]["inputs"]["text"].update(tokenizer=path))
+    assert _refused(text_folder) == f"{text_folder}: the manifest lists no {path}: export the bundle again"
+
+
+def test_a_name_that_a_texts_array_has_too_is_refused(text_folder: Path):
+    _edit(text_folder, lambda m: m["spec"]["heads"].update(input_ids={"kind": "regression"}))
+    assert _refused(text_folder) == (
+        f"{text_folder / MANIFEST}: 'input_ids' names an array of text input 'text': rename the input or head"
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"model": {"type": "Nothing"}}'])
+def test_what_is_no_tokenizer_is_refused_by_input(text_folder: Path, lexicon, forge: Forge, data: bytes):
+    forge(text_folder, TOKENIZER, data)
+    engine = lexicon.engine()
+    engine.bundle = Bundle.open(text_folder)
+    for load in (engine.replay_golden, lambda: Responder(engine, Settings())):
+        with pytest.raises(BundleError) as caught:
+            load()
+        message = str(caught.value)
+        assert message.startswith(f"bundle lexicon/1.0: input 'text': tokenizer {TOKENIZER}: cannot be read (")
+        assert message.endswith("): give a tokenizer.json")
+
+
+@pytest.mark.parametrize("change", ["texts", "row", "mask", "ids", "deep"])
+def test_golden_texts_that_do_not_fit_are_refused(lexicon, text_folder: Path, forge: Forge, change: str):
+    golden = lexicon.bundle.golden()
+    match change:
+        case "texts":
+            golden.texts = {}
+        case "row":
+            golden.texts["text"].append("more")
+        case "mask":
+            golden.inputs["attention_mask"] = golden.inputs["attention_mask"][:, :-1]
+        case "ids":
+            golden.inputs["input_ids"] = golden.inputs["input_ids"].astype(np.int32)
+    data = golden.dump()
+    if change == "deep":
+        arrays = safetensors.numpy.load(data)
+        data = safetensors.numpy.save(arrays | {"texts/text": np.frombuffer(b"[" * 100_000, np.uint8)})
+    forge(text_folder, GOLDEN, data)
+    with pytest.raises(BundleError, match=r"golden\.safetensors (does not fit the spec|is damaged)"):
+        Bundle.open(text_folder).golden()
+
+
 # --- imports --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "module", ["bundle", "errors", "golden", "protocol.json", "protocol.media", "collate", "answers", "client"]
+    "module",
+    ["bundle", "errors", "golden", "protocol.json", "protocol.media", "collate", "answers", "client", "texts"],
 )
 def test_importing_it_imports_no_torch(module: str, tmp_path: Path):
     code = (

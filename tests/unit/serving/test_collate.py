@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from polyhead.models.spec import ModelSpec
+from polyhead.models.tokenizer import Encoding
 from polyhead.serving.collate import Batch, collate
 from polyhead.serving.golden import Array
 from polyhead.serving.request import Query
@@ -154,3 +155,70 @@ def test_a_fixed_input_beside_a_free_one_follows_its_row():
     for batch in batches:
         np.testing.assert_array_equal(batch.inputs["y"][:, 0], batch.positions)
         np.testing.assert_array_equal(batch.inputs["x"][:, 0, 0], batch.positions)
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------
+
+TEXT = _spec(t={"kind": "text", "tokenizer": "t.json", "max_length": 20})
+MIXED = _spec(
+    a={"kind": "text", "tokenizer": "t.json", "max_length": 20},
+    x={"kind": "tensor", "shape": [2]},
+    b={"kind": "text", "tokenizer": "t.json", "max_length": 12},
+)
+NONE = np.zeros((0, 2), dtype=np.int64)
+
+
+def _encoding(number: int, tokens: int) -> Encoding:
+    """A text whose tokens all tell its number."""
+    return Encoding("", np.full(tokens, number, dtype=np.int64), NONE[:, 0], NONE)
+
+
+def _encodings(*lengths: int, start: int = 1) -> list[Encoding]:
+    return [_encoding(number, length) for number, length in enumerate(lengths, start)]
+
+
+def test_texts_are_ids_and_a_mask_padded_with_zeros():
+    (batch,) = collate(TEXT, [_query(t=_encodings(2, 5)), _query(t=_encodings(1, start=3))], 100)
+    assert list(batch.inputs) == ["input_ids", "attention_mask"]
+    np.testing.assert_array_equal(
+        batch.inputs["input_ids"], [[1, 1, 0, 0, 0, 0, 0, 0], [2, 2, 2, 2, 2, 0, 0, 0], [3, 0, 0, 0, 0, 0, 0, 0]]
+    )
+    np.testing.assert_array_equal(batch.inputs["attention_mask"], batch.inputs["input_ids"] != 0)
+    assert all(array.dtype == np.int64 for array in batch.inputs.values())
+    _assert_covers([batch], 3)
+
+
+@pytest.mark.parametrize(("longest", "width"), [(1, 8), (7, 8), (8, 8), (9, 16), (16, 16), (17, 20), (20, 20), (0, 8)])
+def test_lengths_are_rounded_up_and_never_beyond_what_the_model_takes(longest: int, width: int):
+    (batch,) = collate(TEXT, [_query(t=_encodings(longest, 0))], 100)
+    assert batch.inputs["input_ids"].shape == batch.inputs["attention_mask"].shape == (2, width)
+    np.testing.assert_array_equal(batch.inputs["attention_mask"].sum(axis=1), [longest, 0])
+
+
+def test_each_text_has_its_own_length_and_the_tensor_follows_its_row():
+    query = _query(a=_encodings(3, 17), x=_rows(1, 2), b=_encodings(9, 1))
+    more = _query(a=_encodings(1, start=3), x=_rows(3, 1), b=_encodings(2, start=3))
+    (batch,) = collate(MIXED, [query, more], 100)
+    assert {name: array.shape for name, array in batch.inputs.items()} == {
+        "a_input_ids": (3, 20),
+        "a_attention_mask": (3, 20),
+        "x": (3, 2),
+        "b_input_ids": (3, 12),
+        "b_attention_mask": (3, 12),
+    }
+    for name in ("a_input_ids", "b_input_ids", "x"):
+        np.testing.assert_array_equal(batch.inputs[name][:, 0], [1, 2, 3])
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 7])
+def test_texts_of_like_length_go_together_where_there_are_many(max_rows: int):
+    lengths = [18, 2, 9, 1, 17, 3, 10]
+    queries = [_query(t=_encodings(*lengths[:4], start=0)), _query(t=_encodings(*lengths[4:], start=4))]
+    batches = collate(TEXT, queries, max_rows)
+    _assert_covers(batches, 7)
+    assert all(len(batch.positions) <= max_rows for batch in batches)
+    for batch in batches:
+        np.testing.assert_array_equal(batch.inputs["input_ids"][:, 0], batch.positions)
+        np.testing.assert_array_equal(batch.inputs["attention_mask"].sum(axis=1), np.array(lengths)[batch.positions])
+    tokens = sum(batch.inputs["input_ids"].size for batch in batches)
+    assert tokens == {1: 96, 2: 108, 3: 104, 7: 140}[max_rows]  # as they came, three at a time are 136

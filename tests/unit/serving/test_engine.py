@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from polyhead.serving.engine import Engine, unpack
 from polyhead.serving.errors import BundleError, DeviceUnavailable, GoldenMismatch, RuntimeUnavailable
 from polyhead.serving.golden import Array, Golden
 from polyhead.serving.runtimes import base
+from tests.unit.serving.wordpiece import SPECIAL, VOCABULARY, tokenizer_json
 
 RUNTIMES = list(base.FORMATS)
 GRAPHS = {"onnxruntime": "graphs/fused.onnx", "torchscript": "graphs/fused.ts"}
@@ -119,12 +122,12 @@ def test_warming_up_runs_each_size_three_times(mlp, runtime: str):
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("example", ["mlp", "picture", "logarithm", "lookup"])
+@pytest.mark.parametrize("example", ["mlp", "picture", "logarithm", "lookup", "lexicon", "reader", "pair", "field"])
 def test_golden_samples_are_reproduced(runtime: str, example: str, request: pytest.FixtureRequest):
     found = request.getfixturevalue(example)
     differences = found.engine(runtime).replay_golden()
     assert set(differences) == set(found.bundle.spec.heads)
-    assert all(0 <= difference < 1e-5 for difference in differences.values())
+    assert all(0 <= difference < 3e-5 for difference in differences.values())
 
 
 def _shift(golden: Golden, head: str, row: int, by: float) -> bytes:
@@ -167,6 +170,78 @@ def test_another_networks_graph_does_not_reproduce_the_golden_samples(mlp, copy_
     forge(folder, "graphs/fused.onnx", model.SerializeToString())
     with pytest.raises(GoldenMismatch, match=r"of graphs/fused\.onnx does not reproduce the golden samples"):
         Engine.load(Bundle.open(folder), "onnxruntime", "cpu").replay_golden()
+
+
+def _forged_tokenizer(lexicon, copy_of, forge: Forge, data: bytes) -> Engine:
+    folder = copy_of(lexicon)
+    forge(folder, "preprocess/text/tokenizer.json", data)
+    return Engine.load(Bundle.open(folder), "onnxruntime", "cpu")
+
+
+FORGED = {
+    "other ids": tokenizer_json((*SPECIAL, *reversed(VOCABULARY[len(SPECIAL) :]))),
+    "cased": tokenizer_json(lower=False),
+    "no special tokens": tokenizer_json(special=False),
+    "a word less": tokenizer_json(t for t in VOCABULARY if t != "there"),
+    "letters, so more tokens than the model takes": tokenizer_json(
+        token for token in VOCABULARY if token in SPECIAL or len(token.strip("#")) == 1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(FORGED))
+def test_a_forged_tokenizer_is_found_by_its_tokens(lexicon, copy_of, forge: Forge, name: str):
+    engine = _forged_tokenizer(lexicon, copy_of, forge, FORGED[name])
+    with pytest.raises(GoldenMismatch) as caught:
+        engine.replay_golden()
+    assert re.fullmatch(
+        r"bundle lexicon/1\.0: the tokenizer of 'text' makes other tokens of golden text \d+ than at export: "
+        "install the tokenizers version that the manifest names",
+        str(caught.value),
+    )
+
+
+def test_a_tokenizer_that_is_the_same_in_other_bytes_is_taken(lexicon, copy_of, forge: Forge):
+    spaced = json.dumps(json.loads(tokenizer_json()), indent=2).encode()
+    _forged_tokenizer(lexicon, copy_of, forge, spaced).replay_golden()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("head", ["slots", "words"])
+def test_a_golden_mismatch_of_a_text_names_the_head(lexicon, copy_of, forge: Forge, runtime: str, head: str):
+    folder, golden = copy_of(lexicon), lexicon.bundle.golden()
+    golden.outputs[head] = golden.outputs[head] + np.float32(0.01)
+    forge(folder, GOLDEN, golden.dump())
+    with pytest.raises(GoldenMismatch, match=f"head '{head}' of {re.escape(GRAPHS[runtime])} does not reproduce"):
+        Engine.load(Bundle.open(folder), runtime, "cpu").replay_golden()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_outputs_of_tokens_and_pixels_come_only_where_wanted(lexicon, field, runtime: str):
+    engine = lexicon.engine(runtime)
+    rows = lexicon.bundle.golden().inputs
+    assert set(engine.run(rows)) == {"slots", "part", "who", "words"}
+    assert set(engine.run(rows, ["who"])) == {"who", "words"}
+    assert set(engine.run(rows, ["slots", "who"])) == {"slots", "who", "words"}
+    np.testing.assert_array_equal(engine.run(rows, ["slots"])["slots"], engine.run(rows)["slots"])
+    pixels = field.bundle.golden().inputs
+    assert set(field.engine(runtime).run(pixels, [])) == {"wet"}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_text_goes_in_as_tokens_of_any_number(reader, runtime: str):
+    engine = reader.engine(runtime)
+    for rows, length in ((1, 1), (1, 24), (3, 2), (2, 7), (5, 24)):
+        generator = np.random.default_rng(length)
+        ids = generator.integers(4, 60, (rows, length))
+        mask = (np.arange(length) < generator.integers(1, length + 1, (rows, 1))).astype(np.int64)
+        with torch.inference_mode():
+            expected = reader.network(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
+        outputs = engine.run({"input_ids": ids, "attention_mask": mask})
+        np.testing.assert_allclose(outputs["intent"], expected["intent"].numpy(), rtol=1e-3, atol=2e-5)
+        valid = mask == 1
+        np.testing.assert_allclose(outputs["slots"][valid], expected["slots"].numpy()[valid], rtol=1e-3, atol=1e-4)
+        assert not outputs["slots"][~valid].any()  # what it says of padding is zero
 
 
 # --- what cannot be loaded ------------------------------------------------------------------------------------------

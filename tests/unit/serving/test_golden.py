@@ -8,13 +8,27 @@ import safetensors
 import safetensors.numpy
 from pydantic import ValidationError
 
-from polyhead.models.spec import ClassificationHead, EmbeddingHead, HeadSpec, MultilabelHead, RegressionHead
-from polyhead.serving.golden import Golden, Tolerance, difference, fault
+from polyhead.models.arrays import array_specs
+from polyhead.models.spec import (
+    ClassificationHead,
+    EmbeddingHead,
+    HeadSpec,
+    ModelSpec,
+    MultilabelHead,
+    OneShotHead,
+    RegressionHead,
+    SegmentationHead,
+    TokensHead,
+)
+from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault, one_by_one, trimmed
 
 ANIMALS = ClassificationHead(kind="classification", labels=("cat", "dog", "cow"))
 ALARMS = MultilabelHead(kind="multilabel", labels=("smoke", "water"), threshold=(0.5, 0.9))
 LEVEL = RegressionHead(kind="regression", dim=2)
 VECTOR = EmbeddingHead(kind="embedding", dim=2)
+WHO = OneShotHead(kind="oneshot", dim=2)
+SLOTS = TokensHead(kind="tokens", labels=("O", "B-room", "I-room"))
+GROUND = SegmentationHead(kind="segmentation", labels=("grass", "road"))
 TIGHT = Tolerance(atol=1e-3, rtol=0)
 LOOSE = Tolerance(atol=1e-5, rtol=1e-2)
 
@@ -101,6 +115,21 @@ def test_large_float32_numbers_are_compared_without_overflow():
         (VECTOR, [[1, 0.09]], [[1, 0]], Tolerance(atol=0.1, rtol=0), "1 of 1 decisions differ"),
         (VECTOR, [[1, 0.01]], [[1, 0]], Tolerance(atol=0.1, rtol=0), None),
         (VECTOR, [[0.1, 0.09]], [[0.1, 0]], Tolerance(atol=0.1, rtol=0), None),
+        (WHO, [[1, 0.09]], [[1, 0]], Tolerance(atol=0.1, rtol=0), "1 of 1 decisions differ"),
+        (WHO, [[1, 0.01]], [[1, 0]], Tolerance(atol=0.1, rtol=0), None),
+        # The label of each token; padding is zeros on both sides, and decides nothing.
+        (SLOTS, [[[-500, 0, 0.1], [0, 0, 0]]], [[[-500, 0.1, 0], [0, 0, 0]]], LOOSE, "1 of 2 decisions differ"),
+        (SLOTS, [[[-500, 0.2, 0.1], [0, 0, 0]]], [[[-500, 0.1, 0], [0, 0, 0]]], LOOSE, None),
+        (SLOTS, [[[0, 0, 0.0005]]], [[[0, 0.0005, 0]]], TIGHT, None),
+        # The label of each pixel.
+        (
+            GROUND,
+            [[[[0.1, 500]], [[0, -500]]]],
+            [[[[0, 500]], [[0.1, -500]]]],
+            LOOSE,
+            "1 of 2 decisions differ",
+        ),
+        (GROUND, [[[[0, 500]], [[0.2, -500]]]], [[[[0, 500]], [[0.1, -500]]]], LOOSE, None),
         # A number decides nothing.
         (LEVEL, [[-0.1, 100]], [[0.1, 100]], LOOSE, None),
     ],
@@ -181,3 +210,78 @@ def test_other_bytes_are_no_golden_samples(data: bytes):
 def test_other_keys_are_no_golden_samples(keys: list[str]):
     with pytest.raises(KeyError):
         Golden.load(safetensors.numpy.save({key: np.zeros(2, np.float32) for key in keys}))
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------
+
+SPEC = ModelSpec.parse(
+    {
+        "name": "two",
+        "version": "1",
+        "inputs": {
+            "a": {"kind": "text", "tokenizer": "t.json"},
+            "b": {"kind": "text", "tokenizer": "t.json"},
+            "x": {"kind": "tensor", "shape": [3]},
+        },
+        "heads": {"y": {"kind": "regression"}},
+    }
+)
+ARRAYS = array_specs(SPEC)
+
+
+def _padded(*lengths: int, width: int = 8) -> tuple[Array, Array]:
+    """Ids and mask of rows of these lengths."""
+    mask = (np.arange(width) < np.array(lengths)[:, None]).astype(np.int64)
+    return mask * np.arange(1, width + 1), mask
+
+
+def _inputs(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Array]:
+    (a_ids, a_mask), (b_ids, b_mask) = _padded(*a), _padded(*b)
+    arrays = {"a_input_ids": a_ids, "a_attention_mask": a_mask, "b_input_ids": b_ids, "b_attention_mask": b_mask}
+    return {**arrays, "x": np.arange(3 * len(a), dtype=np.float32).reshape(-1, 3)}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "widths"), [((3, 5), (2, 1), (5, 2)), ((8, 1), (1, 1), (8, 1)), ((0, 0), (0, 4), (1, 4))]
+)
+def test_padding_common_to_a_texts_rows_is_cut_off(a: tuple[int, ...], b: tuple[int, ...], widths: tuple[int, int]):
+    inputs = _inputs(a, b)
+    found = trimmed(inputs, ARRAYS)
+    assert found["a_input_ids"].shape == found["a_attention_mask"].shape == (2, widths[0])
+    assert found["b_input_ids"].shape == found["b_attention_mask"].shape == (2, widths[1])
+    for name, array in found.items():
+        assert array.flags.c_contiguous
+        np.testing.assert_array_equal(array, inputs[name][:, : array.shape[1]])
+    assert found["x"] is inputs["x"]
+
+
+def test_rows_one_by_one_have_no_padding_and_come_back_in_the_shape_of_all():
+    seen: list[tuple[int, int]] = []
+
+    def run(rows: dict[str, Array]) -> dict[str, Array]:
+        ids = rows["a_input_ids"]
+        seen.append((ids.shape[1], rows["b_input_ids"].shape[1]))
+        return {"tokens": ids[..., None] * np.float32(2), "sum": rows["x"].sum(axis=1, keepdims=True)}
+
+    inputs = _inputs((3, 5, 0), (2, 1, 8))
+    together = {"tokens": np.zeros((3, 5, 1), np.float32), "sum": np.zeros((3, 1), np.float32)}
+    alone = one_by_one(run, inputs, ARRAYS, together)
+    assert seen == [(3, 2), (5, 1), (1, 8)]
+    np.testing.assert_array_equal(alone["tokens"][..., 0], inputs["a_input_ids"][:, :5] * 2)
+    np.testing.assert_array_equal(alone["sum"], inputs["x"].sum(axis=1, keepdims=True))
+
+
+def test_golden_texts_survive_their_file():
+    texts = {"a": ["", "Zoë’s café 👩‍👩‍👧\n", 'a "quoted" \\ word\0'], "b": ["灯"] * 3}
+    inputs = _inputs((1, 2, 3), (1, 1, 1))
+    found = Golden.load(Golden(inputs, {"y": np.zeros((3, 1), np.float32)}, texts).dump())
+    assert found.texts == texts
+    assert found.rows == 3
+    assert set(found.inputs) == set(inputs)
+
+
+@pytest.mark.parametrize("array", [np.zeros(3, np.float32), np.zeros((1, 2), np.uint8), np.frombuffer(b"{}", np.uint8)])
+def test_golden_texts_of_another_kind_are_refused(array: Array):
+    data = safetensors.numpy.save({"inputs/x": np.zeros((1, 3), np.float32), "texts/a": array})
+    with pytest.raises(ValueError, match="texts"):
+        Golden.load(data)

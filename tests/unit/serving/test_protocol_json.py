@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyhead.models.spec import ImageInput, ModelSpec
+from polyhead.models.spec import ImageInput, ModelSpec, TextInput
 from polyhead.serving.errors import RequestError
 from polyhead.serving.protocol import images, json
 from polyhead.serving.request import HttpRequest, Options, Query
@@ -39,7 +39,8 @@ FREE_LAST = _spec(x=_tensor("float32", 2, "steps"))
 TWO = _spec(a=_tensor("float32", 2), b=_tensor("int64", 1))
 GRAY = _spec(image={"kind": "image", "size": [2, 3], "channels": "gray"})
 RGB = _spec(image={"kind": "image", "size": [2, 2]})
-SPECS = {"float": FLOAT, "bytes": BYTES, "bool": BOOL, "free": FREE, "two": TWO, "gray": GRAY, "rgb": RGB}
+TEXT = _spec(text={"kind": "text", "tokenizer": "t.json"})
+SPECS = {"float": FLOAT, "bytes": BYTES, "bool": BOOL, "free": FREE, "two": TWO, "gray": GRAY, "rgb": RGB, "text": TEXT}
 
 
 def _decode(body: bytes | Any, spec: ModelSpec = FLOAT, **limits: int) -> Query:
@@ -224,7 +225,7 @@ WRONG_BODY = [
         {"instances": [[1, 2, 3]], "options": {"top": 1}},
         "unknown_option",
         ("options", "top"),
-        "option 'top' is not known (options: top_k, scores, raw)",
+        "option 'top' is not known (options: top_k, scores, raw, mask)",
     ),
 ]
 
@@ -336,6 +337,40 @@ def test_a_row_with_other_inputs_is_refused(spec: ModelSpec, instance: Any, loc:
     assert error.message == message
 
 
+@pytest.mark.parametrize("instances", [["hello", ""], [{"text": "hello"}, {"text": ""}], ["hello", {"text": ""}]])
+def test_texts_may_be_named_or_not(instances: list[Any]):
+    query = _decode({"instances": instances}, TEXT)
+    assert (query.rows, query.inputs["text"]) == (2, ["hello", ""])
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (3, "3"),
+        (None, "null"),
+        (True, "true or false"),
+        (["hello"], "a list"),
+        ([], "a list"),
+        ([["a", 1]], "a list"),
+    ],
+)
+@pytest.mark.parametrize("index", [0, 2])
+def test_what_is_no_string_is_no_text(value: Any, got: str, index: int):
+    with pytest.raises(RequestError) as caught:
+        _decode({"instances": [*["hello"] * index, value, "there"]}, TEXT)
+    error = caught.value
+    assert (error.status, error.type, error.loc) == (422, "invalid_instance", ("instances", index, "text"))
+    assert error.message == f"input 'text': wanted a string, got {got}"
+
+
+@pytest.mark.parametrize("text", [rb"\ud800", rb"\udc00\ud800", rb"a\uD83Db", b"\xff", b"\xed\xa0\x80", b"\xc3"])
+def test_text_that_is_no_unicode_is_malformed(text: bytes):
+    with pytest.raises(RequestError) as caught:
+        _decode(b'{"instances": ["' + text + b'"]}', TEXT)
+    assert (caught.value.status, caught.value.type) == (400, "malformed_body")
+    assert caught.value.message.startswith("the body is not JSON: ")
+
+
 NO_IMAGE = (
     'an image is {"b64": "<PNG or JPEG in base64>"} or nested lists of pixels, '
     "[height][width][channels] from 0 to 255; got "
@@ -430,6 +465,9 @@ def _assert_read_or_refused(body: bytes, spec: ModelSpec) -> None:
         rows = outcome.inputs[name]
         assert len(rows) == outcome.rows >= 1
         for row in rows:
+            if isinstance(declared, TextInput):
+                assert row.encode()
+                continue
             assert np.isfinite(row).all()
             assert row.dtype == (np.uint8 if isinstance(declared, ImageInput) else np.dtype(declared.dtype))
 

@@ -272,6 +272,7 @@ TENSOR = _spec(x={"kind": "tensor", "shape": [3]})
 FREE = _spec(x={"kind": "tensor", "shape": ["steps", 3]})
 TWO_FREE = _spec(x={"kind": "tensor", "shape": ["steps", "width"]})
 MANY = _spec(x={"kind": "tensor", "shape": [3]}, image={"kind": "image", "size": [4, 6]})
+TEXT = _spec(text={"kind": "text", "tokenizer": "t.json"})
 OCTETS = "application/octet-stream"
 
 
@@ -367,6 +368,32 @@ def test_bytes_that_make_no_shape_are_refused(spec: ModelSpec, length: int, want
 
 
 @pytest.mark.parametrize(
+    "text", ["turn on the light", "", " ", "Zoë’s café 👩‍👩‍👧 灯", "a\0b", "a\nb\r\n", "\ufeffhello"]
+)
+@pytest.mark.parametrize("body", [bytes, bytearray])
+def test_a_text_body_is_its_utf_8(text: str, body: type):
+    query = _decode(body(text.encode()), "text/plain", TEXT)
+    assert (query.rows, query.single, query.inputs) == (1, True, {"text": [text]})
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [(b"\xff", 0), (b"caf\xe9 au lait", 3), (b"abc\xc3", 3), (b"\xed\xa0\x80", 0), (b"h\0i\0\xff\xfe", 4)],
+    ids=["no byte of UTF-8", "Latin-1", "cut short", "a surrogate", "UTF-16"],
+)
+def test_a_text_body_in_another_encoding_is_refused(body: bytes, place: int):
+    with pytest.raises(RequestError) as caught:
+        _decode(body, "text/plain", TEXT)
+    error = caught.value
+    assert (error.status, error.type, error.loc) == (400, "malformed_body", ())
+    assert error.message == f"input 'text': the body is not UTF-8 (byte {place})"
+
+
+def test_heads_of_a_text_come_in_a_header_too():
+    assert _decode(b"hello", "text/plain", TEXT, {"X-Polyhead-Heads": "ink"}).heads == ("ink",)
+
+
+@pytest.mark.parametrize(
     ("header", "heads"),
     [("ink", ("ink",)), ("ink,digit", ("ink", "digit")), (" ink ,  digit ", ("ink", "digit")), ("ink,ink", ("ink",))],
 )
@@ -393,6 +420,18 @@ def test_unknown_heads_in_the_header_are_refused(header: str, index: int):
             "send image/png or image/jpeg or application/json",
         ),
         (
+            TEXT,
+            OCTETS,
+            "media type application/octet-stream does not fit model m, whose inputs are text (text): "
+            "send text/plain or application/json",
+        ),
+        (
+            TENSOR,
+            "text/plain",
+            "media type text/plain does not fit model m, whose inputs are x (tensor): "
+            "send application/octet-stream or application/json",
+        ),
+        (
             TENSOR,
             "image/png",
             "media type image/png does not fit model m, whose inputs are x (tensor): "
@@ -416,7 +455,13 @@ def test_a_media_type_that_does_not_fit_names_those_that_do(spec: ModelSpec, con
 
 @pytest.mark.parametrize(
     ("spec", "types"),
-    [(PICTURE, ("image/png", "image/jpeg")), (TENSOR, (OCTETS,)), (FREE, (OCTETS,)), (MANY, ())],
+    [
+        (PICTURE, ("image/png", "image/jpeg")),
+        (TENSOR, (OCTETS,)),
+        (FREE, (OCTETS,)),
+        (TEXT, ("text/plain",)),
+        (MANY, ()),
+    ],
 )
 def test_media_types_follow_from_the_only_input(spec: ModelSpec, types: tuple[str, ...]):
     assert media.media_types(spec) == types

@@ -70,6 +70,8 @@ def test_head_names_are_compared_exactly(name: str):
         ({"top_k": 2**63}, Options(top_k=2**63)),
         ({"scores": True}, Options(scores=True)),
         ({"raw": True, "scores": False, "top_k": 3}, Options(top_k=3, raw=True)),
+        ({"mask": "png"}, Options(mask="png")),
+        ({"mask": "runs", "raw": True}, Options(raw=True)),
     ],
 )
 def test_options_are_read(values: object, options: Options):
@@ -79,9 +81,9 @@ def test_options_are_read(values: object, options: Options):
 @pytest.mark.parametrize(
     ("values", "loc", "message"),
     [
-        ([], ("options",), '"options" must be an object with top_k, scores, raw'),
-        ("raw", ("options",), '"options" must be an object with top_k, scores, raw'),
-        (False, ("options",), '"options" must be an object with top_k, scores, raw'),
+        ([], ("options",), '"options" must be an object with top_k, scores, raw, mask'),
+        ("raw", ("options",), '"options" must be an object with top_k, scores, raw, mask'),
+        (False, ("options",), '"options" must be an object with top_k, scores, raw, mask'),
         ({"top_k": 0}, ("options", "top_k"), "top_k must be a whole number of 1 or more, got 0"),
         ({"top_k": -1}, ("options", "top_k"), "top_k must be a whole number of 1 or more, got -1"),
         ({"top_k": 2.0}, ("options", "top_k"), "top_k must be a whole number of 1 or more, got 2.0"),
@@ -91,6 +93,9 @@ def test_options_are_read(values: object, options: Options):
         ({"scores": 1}, ("options", "scores"), "scores must be true or false, got 1"),
         ({"scores": True, "raw": "yes"}, ("options", "raw"), "raw must be true or false, got 'yes'"),
         ({"raw": None}, ("options", "raw"), "raw must be true or false, got None"),
+        ({"mask": "PNG"}, ("options", "mask"), 'mask must be "runs" or "png", got \'PNG\''),
+        ({"mask": True}, ("options", "mask"), 'mask must be "runs" or "png", got True'),
+        ({"mask": ["png"]}, ("options", "mask"), 'mask must be "runs" or "png", got [\'png\']'),
     ],
 )
 def test_options_of_the_wrong_type_are_refused(values: object, loc: tuple[str, ...], message: str):
@@ -102,7 +107,7 @@ def test_options_of_the_wrong_type_are_refused(values: object, loc: tuple[str, .
 def test_an_unknown_option_is_named_with_the_options_there_are():
     with pytest.raises(UnknownOption) as caught:
         parse_options({"scores": True, "topk": 3})
-    assert caught.value.message == "option 'topk' is not known (options: top_k, scores, raw)"
+    assert caught.value.message == "option 'topk' is not known (options: top_k, scores, raw, mask)"
     assert caught.value.loc == ("options", "topk")
 
 

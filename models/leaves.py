@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from polyhead.export.errors import ExportError
-from polyhead.models.spec import HeadSpec
+from polyhead.models.spec import HeadSpec, SpecError
 
 __all__ = ["describe", "leaf"]
 
@@ -18,21 +17,21 @@ def leaf(output: Any, head: str, spec: HeadSpec) -> Tensor:
     """The tensor of one head: by the spec's `output` path, or by the head's own name.
 
     Raises:
-        ExportError: there is none; the message shows the tree that was found.
+        SpecError: there is none; the message shows the tree that was found.
     """
     path = [head] if spec.output is None else [part for part in spec.output.split(".") if part]
     node = output
     for part in path:
         children = _children(node)
         if part not in children:
-            raise ExportError(
+            raise SpecError(
                 f"head {head!r} is in the spec, but the network returns no {'.'.join(path)!r}; "
                 f"it returns {describe(output)}: "
                 f"rename the head, remove it, or name its place with output:"
             )
         node = children[part]
     if not isinstance(node, Tensor):
-        raise ExportError(f"head {head!r}: {'.'.join(path) or 'the output'} is no tensor but {describe(node)}")
+        raise SpecError(f"head {head!r}: {'.'.join(path) or 'the output'} is no tensor but {describe(node)}")
     return node
 
 

@@ -1,0 +1,80 @@
+"""A bundle's folder appears whole or not at all: written beside its place, then renamed into it."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from polyhead.export.errors import ExportError
+from polyhead.serving.bundle import MANIFEST, Bundle, FileEntry, Manifest
+
+__all__ = ["file_entries", "publish", "require_free", "staging", "write_manifest"]
+
+
+def require_free(out: Path, force: bool) -> Path:
+    """The place to write to, links followed, so that what a link names is replaced and not the link.
+
+    Raises:
+        ExportError: there is something that may not be replaced.
+    """
+    out = out.resolve()
+    if out.exists() and not force:
+        raise ExportError(f"{out} exists already: give another --out, or --force to replace it")
+    if out.exists() and not (out / MANIFEST).is_file():
+        raise ExportError(f"{out} exists and is no bundle: --force replaces bundles only")
+    return out
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A folder beside the target, on the same file system, removed whatever happens."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_entries(folder: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file in a folder but the manifest, by its path there."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST):
+        data = path.read_bytes()
+        files[path.relative_to(folder).as_posix()] = FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+    return files
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest into the folder that it describes."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def publish(folder: Path, out: Path) -> Bundle:
+    """Verify the folder and rename it into place.
+
+    A bundle that was there is moved aside first, back where that fails, and removed last.
+
+    Raises:
+        BundleError: the folder is no whole bundle.
+    """
+    bundle = Bundle.open(folder)
+    if not out.exists():
+        folder.rename(out)
+        return Bundle(out, bundle.manifest, bundle.digest)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    try:
+        out.rename(aside / "bundle")
+        try:
+            folder.rename(out)
+        except OSError:
+            (aside / "bundle").rename(out)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Bundle(out, bundle.manifest, bundle.digest)

@@ -1,0 +1,1 @@
+"""What happens inside a training run: steps, epochs, weights of tasks, what is kept and measured."""
