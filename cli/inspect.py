@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,11 @@ def command(
         ("input", "kind", "takes"),
         [(n, s.kind, _takes(s)) for n, s in spec.inputs.items()],
     )
-    heads = [(n, h.kind, _gives(h), metrics_text(manifest.metrics.get(n, {}))) for n, h in spec.heads.items()]
+    enrolled = {name: found.labels for name, found in opened.prototypes().items()}
+    heads = [
+        (n, h.kind, _gives(h, enrolled.get(n, ())), metrics_text(manifest.metrics.get(n, {})))
+        for n, h in spec.heads.items()
+    ]
     print_table("heads", ("head", "kind", "answers", "held-out metrics"), heads)
     graphs = [
         (
@@ -66,14 +71,19 @@ def _takes(spec: InputSpec) -> str:
             return f"UTF-8, {spec.max_length} tokens"
 
 
-def _gives(head: HeadSpec) -> str:
+def _gives(head: HeadSpec, enrolled: Sequence[str]) -> str:
     match head:
         case Labelled():
-            shown = ", ".join(head.labels[:12])
-            return f"{len(head.labels)} labels: {shown}{', …' if len(head.labels) > 12 else ''}"
+            return f"{len(head.labels)} labels: {_shown(head.labels)}"
         case RegressionHead():
             return f"{head.dim} value{'s' if head.dim > 1 else ''} {head.unit}".strip()
         case EmbeddingHead():
             return f"{head.dim} numbers{', length 1' if head.normalize else ''}"
         case _:
-            return "nearest enrolled class"
+            return (
+                f"nearest of {len(enrolled)} enrolled classes: {_shown(enrolled)}" if enrolled else "nothing enrolled"
+            )
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return f"{', '.join(labels[:12])}{', …' if len(labels) > 12 else ''}"

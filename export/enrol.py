@@ -20,7 +20,7 @@ from polyhead.serving.texts import Texts
 
 __all__ = ["enrol", "vectors"]
 
-MAX_ROWS = 256  # of one forward pass
+MAX_ROWS, MAX_TOKENS = 256, 16_384  # of one forward pass
 
 
 def enrol(
@@ -75,7 +75,7 @@ def vectors(engine: Engine, head: str, queries: Sequence[Query]) -> Array:
     """A oneshot head's output for the rows of queries, `float32 [rows, dim]`."""
     spec = engine.bundle.spec
     texts = Texts.of(engine.bundle)
-    batches = collate(spec, [texts.encode(query) for query in queries], MAX_ROWS) if queries else []
+    batches = collate(spec, [texts.encode(query) for query in queries], MAX_ROWS, MAX_TOKENS) if queries else []
     parts = [engine.run(batch.inputs, [head])[head] for batch in batches]
     dim = spec.heads[head].dim  # type: ignore[union-attr]
     return np.concatenate(parts) if parts else np.zeros((0, dim), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,19 @@ class Batch:
     positions: Array
 
 
-def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int) -> list[Batch]:
-    """As few batches as shapes and `max_rows` allow: one, where every row has the same shape.
+def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int, max_tokens: int | None = None) -> list[Batch]:
+    """As few batches as shapes and limits allow: one, where every row has the same shape.
 
     A free dimension with a pad value (and every text) is filled up to the longest row; without one, rows of equal shape
-    go together, so that no row's answer depends on its neighbours. Where rows are padded and more than `max_rows`, rows
-    of like length go together.
+    go together, so that no row's answer depends on its neighbours. Where rows are padded and do not fit into one batch,
+    rows of like length go together.
+
+    Args:
+        spec: the model's.
+        queries: decoded, their texts encoded.
+        max_rows: of a batch.
+        max_tokens: of a batch, rows times the longest row's tokens; a longer row is a batch of its own. Any number
+            where None.
     """
     total = sum(query.rows for query in queries)
     arrays = array_specs(spec)
@@ -55,14 +62,35 @@ def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int) -> list[Ba
         groups.setdefault(key, []).append(index)
     batches = []
     for members in groups.values():
-        if len(members) > max_rows:
-            padded = [name for name, array in arrays.items() if array.pad is not None]
-            members.sort(key=lambda index: max((rows[name][index].size for name in padded), default=0))
-        for start in range(0, len(members), max_rows):
-            part = members[start : start + max_rows]
+        padded = [name for name, array in arrays.items() if array.pad is not None]
+        sizes = {index: max((rows[name][index].size for name in padded), default=0) for index in members}
+        tokens = {index: _tokens(arrays, rows, index) for index in members}
+        for part in _parts(members, sizes, tokens, max_rows, max_tokens):
             inputs = {name: _stacked(arrays[name], [column[i] for i in part]) for name, column in rows.items()}
             batches.append(Batch(inputs, np.asarray(part)))
     return batches
+
+
+def _tokens(arrays: Mapping[str, ArraySpec], rows: Mapping[str, Sequence[Array]], index: int) -> int:
+    """Of the longest of a row's texts; 0 where it has none."""
+    return max((len(rows[name][index]) for name, array in arrays.items() if array.role == "ids"), default=0)
+
+
+def _parts(
+    members: list[int], sizes: Mapping[int, int], tokens: Mapping[int, int], max_rows: int, max_tokens: int | None
+) -> Iterator[list[int]]:
+    """Rows that make one batch each; in their order where all of them fit into one."""
+    limit = float("inf") if max_tokens is None else max_tokens
+    if len(members) <= max_rows and len(members) * max(tokens[index] for index in members) <= limit:
+        yield members
+        return
+    part: list[int] = []
+    for index in sorted(members, key=lambda index: sizes[index]):  # each is the longest of its part so far
+        if part and (len(part) == max_rows or (len(part) + 1) * tokens[index] > limit):
+            yield part
+            part = []
+        part.append(index)
+    yield part
 
 
 def _joined(parts: Sequence[Values]) -> Array:

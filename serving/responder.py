@@ -104,7 +104,8 @@ class Responder:
 
     def _forward(self, queries: Sequence[Query], heads: Collection[str]) -> Mapping[str, Array]:
         """Every wanted head's raw output for every row, in the order of the queries."""
-        batches = collate(self.spec, queries, self.settings.max_rows_per_forward)
+        settings = self.settings
+        batches = collate(self.spec, queries, settings.max_rows_per_forward, settings.max_tokens_per_forward)
         if len(batches) == 1:  # positions are in order already
             return self.engine.run(batches[0].inputs, heads)
         parts = [self.engine.run(batch.inputs, heads) for batch in batches]

@@ -32,6 +32,7 @@ class Settings(Strict):
     startup_timeout: Count = 300  # seconds that a worker may take to load its model
     max_rows: Count = 10_000  # rows in one request
     max_rows_per_forward: Count = 1024  # more rows than this are run in several passes, to bound memory
+    max_tokens_per_forward: Count = 65_536  # texts of more than this, padding counted, are run in several passes
     max_image_pixels: Count = 50_000_000  # of all images of a request, before resizing
     max_input_bytes: Count = 64 * 1024 * 1024  # of all rows of a request, as the graph takes them
 

@@ -108,10 +108,10 @@ HIDE = MaskTokens(mask=103, special=(101, 102), probability=0.06)  # [MASK]; [CL
 MODEL = ReferenceModel(
     spec=SPEC,
     recipe=Recipe(
-        max_epochs=4,
+        max_epochs=6,
         batch_size=32,
         learning_rate=2e-3,
-        trunk_learning_rate=1e-4,
+        trunk_learning_rate=1.5e-4,
         layer_decay=0.9,
         weight_decay=0.01,
         warmup=0.1,
@@ -119,7 +119,7 @@ MODEL = ReferenceModel(
         loss_weights={"temperature": 4.0, "sentence": 0.1},
         # Half of the parameters, of which a few hundred words would learn: unseen words must not fall behind them.
         freeze=("trunk.embeddings.word_embeddings",),
-        patience=4,
+        patience=6,
     ),
     split=split,
     build=build,

@@ -43,7 +43,7 @@ def test_bad_usage_is_status_2(arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "dogits", "--out", "x"], "polyhead: no reference model 'dogits' (there are: digits)"),
+        (["train", "dogits", "--out", "x"], "polyhead: no reference model 'dogits' (there are: digits, "),
         (["export", ".", "--out", "x"], "polyhead: .: is no finished training run (it has no run.json)"),
         (["inspect", "."], "polyhead: .: is no bundle (it has no manifest.json)"),
         (["verify", "nowhere"], "polyhead: nowhere: is no directory"),

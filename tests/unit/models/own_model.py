@@ -47,7 +47,7 @@ def noise(inputs, targets, generator):
 
 MODEL = ReferenceModel(
     spec=SPEC,
-    recipe=Recipe(max_epochs=12, batch_size=16, gradients="pcgrad", patience=12),
+    recipe=Recipe(max_epochs=30, batch_size=16, gradients="pcgrad", patience=30),
     split=lambda seed: Split(rows(128, seed), rows(64, seed + 1), rows(64, seed + 2)),
     build=lambda _rows: network(),
     factory="toy.py:network",

@@ -80,7 +80,7 @@ def test_every_kind_parses_with_its_values_and_defaults(tmp_path):
     spec = ModelSpec.load(written(tmp_path, FULL))
     assert (spec.name, spec.version, spec.description) == ("smarthome", "1.0", "What was said at home.")
     assert {name: content.model_dump() for name, content in spec.inputs.items()} == {
-        "text": {"kind": "text", "tokenizer": "tokenizer.json", "max_length": 64},
+        "text": {"kind": "text", "tokenizer": "tokenizer.json", "max_length": 64, "truncate": False},
         "photo": {
             "kind": "image",
             "size": (48, 64),
@@ -96,10 +96,18 @@ def test_every_kind_parses_with_its_values_and_defaults(tmp_path):
         "intent": {**common, "kind": "classification", "labels": ("light_on", "light_off", "other")},
         "alerts": {**common, "kind": "multilabel", "labels": ("smoke", "intrusion"), "threshold": 0.25},
         "temperature": {**common, "kind": "regression", "unit": "°C", "dim": 2},
-        "slots": {**common, "kind": "tokens", "labels": ("O", "B-room", "I-room")},
+        "slots": {**common, "kind": "tokens", "labels": ("O", "B-room", "I-room"), "input": None},
         "sentence": {**common, "kind": "embedding", "dim": 384, "normalize": True},
         "region": {**common, "kind": "segmentation", "labels": ("background", "road"), "output": "1.0"},
-        "person": {**common, "kind": "oneshot", "dim": 128},
+        "person": {
+            **common,
+            "kind": "oneshot",
+            "dim": 128,
+            "labels": (),
+            "normalize": True,
+            "scale": 10.0,
+            "max_distance": None,
+        },
     }
 
 
@@ -218,7 +226,7 @@ UNKNOWN = "is not a key that is known here: remove it, or check its spelling"
         ("heads", "slots", "aggregate"),
         ("heads", "sentence", "normalise"),
         ("heads", "region", "size"),
-        ("heads", "person", "normalize"),
+        ("heads", "person", "normalise"),
     ],
     ids=".".join,
 )

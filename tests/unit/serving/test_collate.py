@@ -222,3 +222,35 @@ def test_texts_of_like_length_go_together_where_there_are_many(max_rows: int):
         np.testing.assert_array_equal(batch.inputs["attention_mask"].sum(axis=1), np.array(lengths)[batch.positions])
     tokens = sum(batch.inputs["input_ids"].size for batch in batches)
     assert tokens == {1: 96, 2: 108, 3: 104, 7: 140}[max_rows]  # as they came, three at a time are 136
+
+
+# A limit of tokens
+
+
+LIMITED = _spec(text={"kind": "text", "tokenizer": "tokenizer.json", "max_length": 64})
+
+
+def _of_lengths(*lengths: int) -> Query:
+    nothing = np.zeros(0, dtype=np.int64)
+    rows = [
+        Encoding("", np.full(length, number + 1, dtype=np.int64), nothing, nothing.reshape(0, 2))
+        for number, length in enumerate(lengths)
+    ]
+    return _query(text=rows)
+
+
+def test_texts_within_the_limit_are_one_batch_in_their_order():
+    (batch,) = collate(LIMITED, [_of_lengths(3, 9, 1)], 100, max_tokens=27)
+    np.testing.assert_array_equal(batch.positions, [0, 1, 2])
+    assert batch.inputs["attention_mask"].sum(axis=1).tolist() == [3, 9, 1]
+
+
+@pytest.mark.parametrize(("limit", "sizes"), [(26, [2, 1]), (9, [2, 1]), (2, [1, 1, 1]), (1, [1, 1, 1])])
+def test_texts_beyond_the_limit_go_in_several_by_their_length(limit: int, sizes: list[int]):
+    batches = collate(LIMITED, [_of_lengths(3, 9, 1)], 100, max_tokens=limit)
+    _assert_covers(batches, 3)
+    assert [len(batch.positions) for batch in batches] == sizes
+    for batch in batches:
+        assert batch.inputs["input_ids"].max(axis=1).tolist() == (batch.positions + 1).tolist()
+        longest = int(batch.inputs["attention_mask"].sum(axis=1).max())
+        assert len(batch.positions) == 1 or len(batch.positions) * longest <= limit
