@@ -8,9 +8,11 @@ runs/digits/
   weights.safetensors       the state dict of the best epoch
   samples.safetensors       held-out rows, raw inputs by name; of texts the bytes, see `polyhead.models.textarray`
   predictions.safetensors   of all held-out rows, by head: `<head>.outputs`, `<head>.targets`
-  prototypes.safetensors    by oneshot head: the mean vector of each of its labels, NaN where no row has it
+  prototypes.safetensors    by oneshot head: the mean vector of each of its labels, NaN where no row has it, and in
+                            `<head>.examples` of how many rows
   history.json              every epoch, see `polyhead.models.learning.history`
   tensorboard/              losses and metrics
+  report.html, report.png   a page to look at, see `polyhead.models.page`
   checkpoints/              while it runs: where --resume goes on
 """
 

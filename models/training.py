@@ -132,7 +132,8 @@ def _resumed(origin: Origin, keeper: Keeper, out: Path, say: Say) -> Run | None:
 
 def _clear(out: Path) -> None:
     """Take an earlier run away, its record first: what is left does not pass for a finished run."""
-    for name in ("run.json", "history.json", *(f"{part}.safetensors" for part in PARTS)):
+    pages = ("report.html", "report.png")
+    for name in ("run.json", "history.json", *pages, *(f"{part}.safetensors" for part in PARTS)):
         (out / name).unlink(missing_ok=True)
     for name in ("checkpoints", "tensorboard"):
         shutil.rmtree(out / name, ignore_errors=True)
