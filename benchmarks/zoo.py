@@ -2,7 +2,7 @@
 
 - single task: for every head a network of its own, the same trunk and recipe with that head alone;
 - frozen trunk: one network, all heads, the trunk as it starts and never trained;
-- fine-tuned: one network, all heads, the model's own recipe.
+- together: one network, all heads, the model's own recipe.
 
 Each training is a process of its own (`polyhead train`), one after the other. A finished one is kept under --runs and
 not repeated: the report can be broken off and gone on with.
@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -60,7 +61,7 @@ PLANS = {
     "digits": Plan(3),
     "digits_oneshot": Plan(3),
     "smarthome": Plan(2, epochs=3),
-    "scenes": Plan(2, epochs=12),
+    "scenes": Plan(1, epochs=12),
 }
 
 
@@ -75,7 +76,7 @@ class Trained:
         return [next(run.record.metrics[head][key] for run in runs if head in run.record.metrics) for runs in self._all]
 
     def seconds(self) -> list[float]:
-        """Of all cores, for the whole command, all networks together: what else the machine does hardly counts."""
+        """Of all cores, for the whole command with its imports, all networks together."""
         return [sum(json.loads((run.folder / CPU).read_text()) for run in runs) for runs in self._all]
 
     def parameters(self) -> int:
@@ -106,7 +107,7 @@ def main() -> None:
         ways = train_all(name, plan, arguments.runs)
         text, numbers = report(name, plan, ways)
         if name == "digits_oneshot":
-            enrolled: dict[str, list[float]] = oneshot.measure(ways["fine-tuned"].runs)
+            enrolled: dict[str, list[float]] = oneshot.measure(ways["together"].runs)
             text += oneshot.table(enrolled)
             numbers["enrolled"] = enrolled
         print(text, flush=True)
@@ -123,7 +124,7 @@ def train_all(name: str, plan: Plan, folder: Path) -> dict[str, Trained]:
     ways: dict[str, Trained] = {
         "single task": Trained({s: [train(name, s, folder, plan.epochs, head) for head in heads] for s in seeds}),
         "frozen trunk": Trained({s: [train(name, s, folder, plan.epochs, changes=frozen)] for s in seeds}),
-        "fine-tuned": Trained({s: [train(name, s, folder, plan.epochs)] for s in seeds}),
+        "together": Trained({s: [train(name, s, folder, plan.epochs)] for s in seeds}),
     }
     return ways
 
@@ -149,6 +150,12 @@ def train(
         recipe.write_text(yaml.safe_dump(changes), encoding="utf-8")
         command += ["--recipe", str(recipe)]
     print(" ".join(command[2:]), file=sys.stderr, flush=True)
+    wanted = reference.load(name).recipe.changed(
+        {**(changes or {}), "seed": seed, "max_epochs": epochs or reference.load(name).recipe.max_epochs}
+        | ({} if heads is None else {"heads": [heads]})
+    )
+    if (out / "run.json").is_file() and Run.open(out).record.recipe != wanted:
+        shutil.rmtree(out)  # of an older recipe
     if not (out / CPU).is_file():
         before = cpu_seconds()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -205,10 +212,12 @@ def write(parts: list[str], content: dict[str, Any]) -> None:
         "",
         "- **single task**: for every head a network of its own, the same trunk and recipe with that head alone;",
         "- **frozen trunk**: one network, all heads, the trunk as it starts and never trained. A trunk that starts",
-        "  from random weights stands here too, to show what heads can do with random features;",
-        "- **fine-tuned**: one network, all heads, the model's own recipe.",
+        "  from random weights stands here too, to show what heads can do with random features (its normalisation",
+        "  layers never saw data);",
+        "- **together**: one network, all heads, the model's own recipe.",
         "",
-        f"Seconds are of one machine ({machine}) and say little beyond their ratios.",
+        f"CPU seconds are of one shared machine ({machine}), of the whole command: every network pays some ten",
+        "for imports and plots, and a busy machine makes them longer. They show an order of magnitude, no more.",
         "The held-out wordings of `smarthome` are a grammar of their own (templates, rooms, persons, phrases); the",
         "training wordings were widened after looking at errors on them, so read them as another grammar, not as",
         "untouched data.",

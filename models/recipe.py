@@ -80,6 +80,7 @@ class Recipe(Strict):
     group_lengths: StrictBool = True  # texts of about one length share a batch: less padding, fewer tokens to compute
     class_weights: Literal["none", "balanced"] = "none"  # of classes within a head, by how rare they are
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)  # of classification heads
+    dice: Weight = 0.0  # of the soft Dice loss beside the cross-entropy of segmentation heads
 
     # Fine-tuning. The network's `trunk` is what `polyhead.models.network.MultiTaskNetwork` calls so.
     freeze_trunk: StrictBool = False  # for good; its normalisation and dropout are in evaluation then

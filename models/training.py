@@ -194,7 +194,7 @@ def _finish(task: Task, device: torch.device, origin: Origin, split: Split, part
         score=history.monitored(task.history[best - 1], recipe.monitor),
         seconds=round(sum(entry["seconds"] for entry in task.history), 1),
         parameters=Parameters.model_validate(task.finetuning.counts()),
-        metrics=results.measured(task.specs, outputs, parts.test.targets),
+        metrics=results.measured(task.specs, outputs, parts.test.targets, means),
         versions={name: importlib.metadata.version(name) for name in ("torch", "lightning", "torchmetrics")},
     )
     run = Run(out, record, origin.spec)

@@ -32,6 +32,8 @@ def build_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int)
     if recipe.schedule == "onecycle":
         rates = [group["lr"] for group in optimizer.param_groups]
         warmup = ONECYCLE_WARMUP if recipe.warmup is None else recipe.warmup
+        if warmup * steps == 1:  # the library divides by the steps after the first of the warm-up
+            warmup = 1.5 / steps
         return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, pct_start=warmup)
     return LambdaLR(optimizer, factor(recipe.schedule, recipe.warmup or 0.0, steps))
 

@@ -29,15 +29,31 @@ SAMPLES = 64  # held-out rows that a run keeps for the export's golden samples
 
 
 def measured(
-    heads: Mapping[str, HeadSpec], outputs: Mapping[str, Array], targets: Mapping[str, Array]
+    heads: Mapping[str, HeadSpec],
+    outputs: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    means: Mapping[str, Array],
 ) -> dict[str, dict[str, float]]:
-    """Each head's metrics over all rows; without those for which too few targets are known."""
+    """Each head's metrics over all rows; without those for which too few targets are known.
+
+    Rows of a oneshot head are held against the prototypes that will be served, where there are such `means`.
+    """
     found = {}
     for name, head in heads.items():
         metrics = head_metrics(head)
         update(head, metrics, torch.from_numpy(outputs[name]), torch.from_numpy(targets[name]))
         found[name] = {key: round(value, 4) for key, value in computed(metrics).items()}
+        if name in means:
+            found[name]["nearest_prototype_accuracy"] = round(_nearest(outputs[name], targets[name], means[name]), 4)
     return found
+
+
+def _nearest(vectors: Array, classes: Array, prototypes: Array) -> float:
+    """The share of rows with a class whose nearest prototype is that class's; one of NaN is nobody's."""
+    is_known = classes >= 0
+    distances = np.linalg.norm(vectors[is_known, None] - prototypes[None], axis=2)
+    nearest = np.where(np.isnan(distances), np.inf, distances).argmin(axis=1)
+    return float((nearest == classes[is_known]).mean()) if is_known.any() else 0.0
 
 
 def prototypes(spec: ModelSpec, caller: Caller, rows: Rows, device: torch.device | str) -> dict[str, Array]:

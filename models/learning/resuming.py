@@ -20,7 +20,7 @@ __all__ = ["Origin"]
 
 
 class Origin(Strict):
-    """What decides how a run goes: recipe, spec, network and data."""
+    """What decides how a run goes: recipe, spec, data, and the name of the network's factory, not its code."""
 
     recipe: Recipe
     spec: ModelSpec

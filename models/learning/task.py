@@ -69,7 +69,7 @@ class Task(lightning.LightningModule):
         self.spec, self.recipe, self.steps, self.augment = spec, recipe, steps, augment
         self.specs = {name: spec.heads[name] for name in heads}
         self.caller = Caller(network, spec, heads)
-        self.losses = HeadLosses(self.specs, heads_of(network), class_weights, recipe.label_smoothing)
+        self.losses = HeadLosses(self.specs, heads_of(network), class_weights, recipe.label_smoothing, recipe.dice)
         self.weighting = build_weighting(recipe, self.specs)
         self.finetuning = Finetuning(network, recipe, heads)
         self.metrics = NamedModules({name: head_metrics(head) for name, head in self.specs.items()})

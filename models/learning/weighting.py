@@ -57,16 +57,18 @@ class Uncertainty(Fixed):
         super().__init__(weights)
         self.tasks = tuple(weights)
         self.factors = tuple(0.5 if isinstance(heads[task], RegressionHead) else 1.0 for task in weights)
-        self.log_variances = nn.Parameter(torch.zeros(len(weights)))
+        # One parameter each: of one vector, every task would reach all of it, and its gradient pass for a conflict.
+        self.log_variances = nn.ParameterList(nn.Parameter(torch.zeros(())) for _ in weights)
 
     def _term(self, task: str, loss: Tensor) -> Tensor:
         place = self.tasks.index(task)
         s = self.log_variances[place]
-        return self.fixed[task] * (self.factors[place] * torch.exp(-s) * loss + s / 2)
+        term: Tensor = self.fixed[task] * (self.factors[place] * torch.exp(-s) * loss + s / 2)
+        return term
 
     def weights(self) -> dict[str, float]:
         """What each task's loss is multiplied with now."""
-        values = torch.exp(-self.log_variances.detach()).tolist()
+        values = [math.exp(-float(variance.detach())) for variance in self.log_variances]
         return {
             task: self.fixed[task] * factor * value
             for task, factor, value in zip(self.tasks, self.factors, values, strict=True)
@@ -102,7 +104,10 @@ class DynamicAverage(Fixed):
         ratio = torch.where(before > 0, last / before, torch.nan)
         # A task that one of the two epochs did not see neither leads nor follows.
         ratio = torch.nan_to_num(ratio, nan=1.0, posinf=1.0)
-        dynamic = (len(self.tasks) * torch.softmax(ratio / self.temperature, dim=0)).tolist()
+        # A task of weight 0 learns nothing, and must take nothing from the others.
+        taking_part = torch.tensor([self.fixed[task] > 0 for task in self.tasks])
+        scores = (ratio / self.temperature).masked_fill(~taking_part, -math.inf)
+        dynamic = (int(taking_part.sum()) * torch.softmax(scores, dim=0)).nan_to_num().tolist()
         return {task: self.fixed[task] * value for task, value in zip(self.tasks, dynamic, strict=True)}
 
     def follow(self, losses: Mapping[str, float]) -> None:

@@ -140,7 +140,7 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose last column holds values."""
     head = f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>" if any(names) else ""
     body = "".join(
-        f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])}<td class="number">{escape(row[-1])}</td></tr>'
+        f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])}<td class="value">{escape(row[-1])}</td></tr>'
         for row in rows
     )
     return f'<div class="wide"><table>{head}{body}</table></div>'

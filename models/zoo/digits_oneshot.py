@@ -102,8 +102,8 @@ def imagine(inputs: Columns, targets: Columns, generator: torch.Generator) -> tu
     image, sign = inputs["image"], targets.get("sign")
     bent = torch.rand(len(image), generator=generator).to(image.device) < WARPED
     image = torch.where(bent[:, None, None, None], warped(image, generator), image)
-    if sign is not None and float(torch.rand(1, generator=generator)) < COMBINED:
-        image = combined(image, sign, generator)
+    if float(torch.rand(1, generator=generator)) < COMBINED:  # drawn whichever heads are trained
+        image = image if sign is None else combined(image, sign, generator)
         bent = torch.ones_like(bent)
     turn = torch.randint(0, TURNS, (len(image),), generator=generator).to(image.device)
     image = turned(image, turn)

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from polyhead.export.assemble import export
+from polyhead.export.source import Source, load_tokenizers
+from polyhead.models.reference import load
+from polyhead.models.trunks.text import pretrained
+from polyhead.models.zoo import smarthome
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.engine import Engine
 
@@ -29,3 +34,35 @@ def test_the_gpu_answers_as_the_cpu_does(digits_bundle, runtime):
     gpu, cpu = (Engine.load(bundle, runtime, device).run(pixels) for device in ("cuda", "cpu"))
     for head, expected in cpu.items():
         np.testing.assert_allclose(gpu[head], expected, rtol=1e-3, atol=1e-3, err_msg=head)
+
+
+@pytest.fixture(scope="module")
+def text_bundle(tmp_path_factory):
+    """The text model before its fine-tuning: heads of five kinds on the pretrained trunk."""
+    torch.manual_seed(0)
+    texts = list(smarthome.split(0).test.inputs["text"][:64])
+    tokenizers = load_tokenizers(smarthome.SPEC, pretrained())
+    source = Source(smarthome.network().eval(), smarthome.SPEC, {"text": texts}, tokenizers=tokenizers)
+    bundle, _ = export(source, tmp_path_factory.mktemp("bundles") / "smarthome")
+    return bundle
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
+def test_texts_are_answered_on_the_gpu_as_at_export(text_bundle, runtime):
+    engine = Engine.load(text_bundle, runtime, "cuda")
+    assert set(engine.replay_golden()) == set(smarthome.SPEC.heads)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("gradients", ["sum", "upgrad"])
+def test_training_learns_on_the_gpu(tmp_path, precision, gradients):
+    model = load("digits")
+    recipe = model.recipe.changed({"max_epochs": 8, "precision": precision, "gradients": gradients})
+    run = model.train(tmp_path / "run", recipe)
+    assert run.record.metrics["digit"]["accuracy"] > 0.5
+
+
+def test_a_mask_is_learnt_on_the_gpu(tmp_path):
+    model = load("scenes")
+    run = model.train(tmp_path / "run", model.recipe.changed({"max_epochs": 3}))
+    assert run.record.metrics["region"]["pixel_accuracy"] > 0.5

@@ -81,3 +81,10 @@ def test_the_optimiser_decays_as_the_recipe_says_and_a_group_may_have_its_own():
     ]
     optimizer = build_optimizer(Recipe(weight_decay=0.3), groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(0.1, 10), (0.25, 4), (0.5, 2)])
+def test_a_warm_up_of_one_step_is_no_division_by_zero(warmup, steps):
+    rates = course({"schedule": "onecycle", "warmup": warmup}, steps=steps)[0]
+    assert all(0 < rate <= 0.1 for rate in rates)
+    assert rates[-1] < rates[1] or steps == 2

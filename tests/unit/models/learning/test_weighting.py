@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from polyhead.models.learning.conflict import AGGREGATORS, backward
 from polyhead.models.learning.weighting import DynamicAverage, Fixed, Uncertainty, build_weighting
 from polyhead.models.recipe import Recipe
 from polyhead.models.spec import ModelSpec
@@ -52,15 +53,30 @@ def test_the_learnt_variance_is_the_one_that_the_paper_derives():
         optimizer.zero_grad()
         sum(weighting(LOSSES).values()).backward()
         optimizer.step()
-    assert weighting.log_variances.exp().tolist() == pytest.approx([6.0, 0.5], rel=1e-3)
+    assert [math.exp(s.item()) for s in weighting.log_variances] == pytest.approx([6.0, 0.5], rel=1e-3)
     assert weighting.weights() == {"a": pytest.approx(1 / 6, rel=1e-3), "b": pytest.approx(5 * 0.5 / 0.5, rel=1e-3)}
 
 
 def test_an_absent_tasks_variance_gets_no_gradient():
     weighting = Uncertainty({"a": 1.0, "b": 1.0}, HEADS)
     sum(weighting({"b": LOSSES["b"]}).values()).backward()
-    assert weighting.log_variances.grad[0] == 0
-    assert weighting.log_variances.grad[1] != 0
+    assert weighting.log_variances[0].grad is None
+    assert weighting.log_variances[1].grad != 0
+
+
+def test_variances_are_no_conflict_of_the_tasks():
+    shared = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    found = {}
+    for name in ("sum", "upgrad", "pcgrad", "mgda"):
+        weighting, shared.grad = Uncertainty({"a": 1.0, "b": 1.0}, HEADS), None
+        terms = weighting({"a": (shared * torch.tensor([1.0, 0.0])).sum(), "b": -3 * shared.sum()})
+        if name == "sum":
+            sum(terms.values()).backward()
+        else:
+            backward(list(terms.values()), [shared, *weighting.parameters()], AGGREGATORS[name])
+        found[name] = [variance.grad.item() for variance in weighting.log_variances]
+    assert found["sum"] == pytest.approx([-0.5, 5.0])
+    assert all(gradients == pytest.approx(found["sum"]) for gradients in found.values())
 
 
 # Dynamic weight average (Liu, Johns & Davison 2019)
@@ -102,6 +118,15 @@ def test_a_task_that_an_epoch_did_not_see_or_that_had_no_loss_does_not_lead(epoc
 def test_fixed_weights_multiply_dynamic_ones():
     weighting = DynamicAverage({"a": 3.0, "b": 0.0})
     assert numbers(weighting(LOSSES)) == {"a": 9.0}
+
+
+def test_a_task_of_no_weight_takes_nothing_from_the_others():
+    weighting = DynamicAverage({"a": 1.0, "b": 1.0, "c": 0.0})
+    for losses in ({"a": 2.0, "b": 2.0, "c": 2.0}, {"a": 1.0, "b": 2.0, "c": 200.0}):
+        weighting.follow(losses)
+    found = weighting.weights()
+    assert found["a"] + found["b"] == pytest.approx(2.0)
+    assert found["c"] == 0
 
 
 def test_what_the_average_has_seen_travels_in_its_state():
