@@ -59,6 +59,9 @@ def export(
         ExportError: something does not fit; ParityError: a graph is not eager's. Either way `out` is as it was.
     """
     out = require_free(out, force)
+    for name, head in source.spec.heads.items():
+        if isinstance(head, OneShotHead) and name not in source.prototypes:
+            say(f"head {name!r} knows no class yet, and answers null: polyhead enrol adds classes")
     threads = torch.get_num_threads()
     with staging(out) as folder:
         graph = FusedGraph(source.network.cpu(), source.spec)

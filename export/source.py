@@ -121,10 +121,19 @@ def load_prototypes(path: Path, spec: ModelSpec) -> dict[str, Prototypes]:
     """The classes that training enrolled, by oneshot head: `<head>` `[labels, dim]`, `<head>.examples` `[labels]`.
 
     A class without an example is left out.
+
+    Raises:
+        ExportError: the file is something else.
     """
     if not path.is_file():
         return {}
-    arrays = safetensors.numpy.load_file(path)
+    try:
+        return _prototypes(safetensors.numpy.load_file(path), spec)
+    except (safetensors.SafetensorError, KeyError, ValueError, IndexError) as error:
+        raise ExportError(f"{path}: does not hold this model's prototypes ({error}): train again") from None
+
+
+def _prototypes(arrays: Mapping[str, Array], spec: ModelSpec) -> dict[str, Prototypes]:
     enrolled = {}
     for name, head in spec.heads.items():
         if isinstance(head, OneShotHead) and name in arrays:

@@ -64,6 +64,8 @@ def publish(folder: Path, out: Path) -> Bundle:
         BundleError: the folder is no whole bundle.
     """
     bundle = Bundle.open(folder)
+    bundle.golden()
+    bundle.prototypes()
     if not out.exists():
         folder.rename(out)
         return Bundle(out, bundle.manifest, bundle.digest)

@@ -150,27 +150,28 @@ class Head(Strict):
     description: Text = ""
 
 
+def _strings(labels: Any) -> Any:
+    if isinstance(labels, list):
+        for label in labels:
+            if not isinstance(label, str):  # YAML reads on, off, yes, no, 1 and 2.5 as something else
+                raise ValueError(f"label {label!r} is not a string: quote it")
+    return labels
+
+
+def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"label {twice[0]!r} stands more than once")
+    return labels
+
+
 class Labelled(Head):
     """A head with a fixed list of labels; index i of the logits is label i."""
 
     labels: Annotated[tuple[Label, ...], Field(min_length=2)]
 
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _strings(cls, labels: Any) -> Any:
-        if isinstance(labels, list):
-            for label in labels:
-                if not isinstance(label, str):  # YAML reads on, off, yes, no, 1 and 2.5 as something else
-                    raise ValueError(f"label {label!r} is not a string: quote it")
-        return labels
-
-    @field_validator("labels")
-    @classmethod
-    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            raise ValueError(f"label {twice[0]!r} stands more than once")
-        return labels
+    _strings = field_validator("labels", mode="before")(_strings)
+    _distinct = field_validator("labels")(_distinct)
 
 
 class ClassificationHead(Labelled):
@@ -236,7 +237,9 @@ class OneShotHead(Head):
 
     kind: Literal["oneshot"]
     dim: Size
-    labels: tuple[Label, ...] = ()  # the classes it was trained on; target i is label i, enrolled at export
+    labels: tuple[Label, ...] = ()  # the classes it was trained on; target i is label i, enrolled by `polyhead train`
+    _strings = field_validator("labels", mode="before")(_strings)
+    _distinct = field_validator("labels")(_distinct)
     normalize: StrictBool = True
     scale: Annotated[Number, Field(gt=0)] = 10.0
     max_distance: Annotated[Number, Field(gt=0)] | None = None

@@ -20,6 +20,8 @@ __all__ = ["MISSING_TOKEN", "Encoding", "TextRefused", "TextTooLong", "Tokenizer
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
+# What is no failure of a text. A panic of the library is a BaseException too, and must end one request, not a worker.
+STOPS = (KeyboardInterrupt, SystemExit, GeneratorExit)
 JOINERS = ("\u200d", "\ufe0e", "\ufe0f")  # zero-width joiner, text and emoji presentation
 
 MISSING_TOKEN = -1  # the target of a token that no loss counts: special, padding, not a word's first
@@ -115,7 +117,10 @@ class Tokenizer:
     def random_text(self, generator: np.random.Generator, words: int) -> str:
         """Words of the vocabulary drawn at random, to try a network on."""
         if not self._plain:
-            self._plain = sorted(token for token in self._tokenizer.get_vocab() if token.isalnum() and token.isascii())
+            vocabulary = self._tokenizer.get_vocab()
+            self._plain = sorted(token for token in vocabulary if token.isalnum() and token.isascii())
+        if not self._plain:
+            raise SpecError(f"tokenizer {self.spec.tokenizer}: has no plain word to make random texts of: give samples")
         return " ".join(self._plain[i] for i in generator.integers(0, len(self._plain), words))
 
     def encode(self, texts: Sequence[str], words: bool = False) -> list[Encoding]:
@@ -132,7 +137,9 @@ class Tokenizer:
         run = self._tokenizer.encode_batch if words else self._tokenizer.encode_batch_fast
         try:
             found_all = run(list(texts))
-        except Exception:  # noqa: BLE001 - the library raises bare Exceptions; find out for which text
+        except BaseException as error:
+            if isinstance(error, STOPS):
+                raise
             found_all = [self._encoded_alone(row, text) for row, text in enumerate(texts)]
         encodings = []
         for row, (text, found) in enumerate(zip(texts, found_all, strict=True)):
@@ -156,7 +163,9 @@ class Tokenizer:
     def _encoded_alone(self, row: int, text: str) -> Any:
         try:
             return self._tokenizer.encode(text)
-        except Exception as error:  # noqa: BLE001 - as above
+        except BaseException as error:
+            if isinstance(error, STOPS):
+                raise
             raise TextRefused(f"the text cannot be tokenised ({error})", row) from None
 
     @staticmethod
@@ -232,13 +241,13 @@ def _whole(text: str, start: int, end: int) -> tuple[int, int]:
     """A span without blanks around it that cuts no character in two: marks and joiners belong to the letter before."""
     piece = text[start:end]
     start, end = start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
-    while not text.isascii() and start < end < len(text) and _continues(text[end]):
+    while not text.isascii() and start < end < len(text) and (_continues(text[end]) or text[end - 1] == JOINERS[0]):
         end += 1
     return start, end
 
 
 def _continues(character: str) -> bool:
-    return unicodedata.category(character) in ("Mn", "Me") or character in JOINERS
+    return unicodedata.category(character) in ("Mn", "Me", "Mc") or character in JOINERS
 
 
 def pad(rows: Sequence[Array], length: int, value: int) -> Array:

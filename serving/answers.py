@@ -79,8 +79,9 @@ class HeadAnswers:
                 enrolled = prototypes or Prototypes.empty(spec.dim)
                 self._labels = enrolled.labels
                 self._limit = np.inf if spec.max_distance is None else spec.max_distance
-                self._distances = enrolled.distances(output)
-                self._scores = softmax(-spec.scale * self._distances**2) if enrolled.labels else self._distances
+                distances = enrolled.distances(output)
+                scores = softmax(-spec.scale * distances**2) if enrolled.labels else distances
+                self._distances, self._scores = distances.astype(np.float32), scores.astype(np.float32)
                 self._rows = self._oneshot
 
     def rows(self, part: slice, options: Options) -> list[Answer]:

@@ -85,7 +85,7 @@ def _parts(
         yield members
         return
     part: list[int] = []
-    for index in sorted(members, key=lambda index: sizes[index]):  # each is the longest of its part so far
+    for index in sorted(members, key=lambda index: (tokens[index], sizes[index])):  # each has the most tokens so far
         if part and (len(part) == max_rows or (len(part) + 1) * tokens[index] > limit):
             yield part
             part = []

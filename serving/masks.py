@@ -6,6 +6,7 @@ import base64
 import io
 
 import numpy as np
+from PIL import Image
 
 from polyhead.serving.golden import Array
 
@@ -22,8 +23,6 @@ def runs(mask: Array) -> Array:
 
 def png(mask: Array) -> str:
     """A gray PNG in base64 whose pixels are the label indices: 8 bits, 16 where an index needs them."""
-    from PIL import Image  # here, so that a model without images is served without it
-
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8 if mask.max(initial=0) < 256 else np.uint16)).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -74,14 +74,15 @@ class Prototypes:
         return Prototypes(tuple(labels), np.stack(means).astype(np.float32), np.array(examples, dtype=np.int64))
 
     def distances(self, vectors: Array) -> Array:
-        """Euclidean distance of each row to each class, `float32 [rows, classes]`."""
+        """Euclidean distance of each row to each class, `float64 [rows, classes]`, as their squares need."""
         # Differences, not the expanded square: near a prototype the latter cancels to noise. Few rows at a time: all
         # the differences of a large batch from many classes would be gigabytes.
         step = max(1, MAX_DIFFERENCES // max(1, self.vectors.size))
-        result = np.empty((len(vectors), len(self.labels)), dtype=np.float32)
+        result = np.empty((len(vectors), len(self.labels)))
         for start in range(0, len(vectors), step):
             part = slice(start, start + step)
-            result[part] = np.linalg.norm(vectors[part, None, :] - self.vectors[None], axis=2)
+            wide = vectors[part, None, :].astype(np.float64)
+            result[part] = np.linalg.norm(wide - self.vectors[None], axis=2)
         return result
 
     def dump(self) -> bytes:

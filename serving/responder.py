@@ -17,6 +17,7 @@ from polyhead.models.spec import TokensHead
 from polyhead.models.tokenizer import Encoding
 from polyhead.serving.answers import HeadAnswers
 from polyhead.serving.collate import collate
+from polyhead.serving.dense import DenseOutputs
 from polyhead.serving.engine import Engine
 from polyhead.serving.errors import AnswerNotFinite, InternalError, RequestError, UnsupportedMediaType
 from polyhead.serving.golden import Array
@@ -42,6 +43,7 @@ class Responder:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
         self.texts = Texts.of(engine.bundle)
+        self.dense = DenseOutputs(engine.bundle, settings.max_dense_bytes)
         self.prototypes = engine.bundle.prototypes()
         self.settings = settings
         self.spec = engine.bundle.spec
@@ -52,7 +54,7 @@ class Responder:
         """One response per request, in their order. A request may already have failed before it came here."""
         outcomes = [self._decode(entry) if isinstance(entry, HttpRequest) else entry for entry in requests]
         queries = [outcome for outcome in outcomes if isinstance(outcome, Query)]
-        answers = iter(self._answer(queries) if queries else ())
+        answers = (answer for group in self.dense.groups(queries) for answer in self._answer(group))
         self.batches += 1
         self.requests += len(requests)
         return [next(answers) if isinstance(outcome, Query) else self._failure(outcome) for outcome in outcomes]
@@ -66,7 +68,9 @@ class Responder:
                     f"media type {request.content_type or 'none'!r:.80} is not read here: "
                     f"set Content-Type to one of {known}"
                 )
-            return self.texts.encode(decoder(request, self.spec, self.settings))
+            query = self.texts.encode(decoder(request, self.spec, self.settings))
+            self.dense.require_room(query)
+            return query
         except RequestError as error:
             return error
         except Exception:  # a fault of ours must not reach the neighbours in this batch

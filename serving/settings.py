@@ -34,6 +34,7 @@ class Settings(Strict):
     max_rows_per_forward: Count = 1024  # more rows than this are run in several passes, to bound memory
     max_tokens_per_forward: Count = 65_536  # texts of more than this, padding counted, are run in several passes
     max_image_pixels: Count = 50_000_000  # of all images of a request, before resizing
+    max_dense_bytes: Count = 256 * 1024 * 1024  # of outputs per token or pixel, of a request and of what runs together
     max_input_bytes: Count = 64 * 1024 * 1024  # of all rows of a request, as the graph takes them
 
     @classmethod

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from polyhead.models.spec import SpecError, TextInput
-from polyhead.models.tokenizer import MISSING_TOKEN, TextTooLong, Tokenizer, pad
+from polyhead.models.tokenizer import MISSING_TOKEN, TextRefused, TextTooLong, Tokenizer, pad
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = ["turn", "on", "the", "light", "in", "cafe", "zoe", "s", "room", "thermo", "##stat", "##room", "bed"]
@@ -315,3 +315,29 @@ def test_spans_that_share_a_word_are_refused():
 def test_a_type_with_its_prefix_is_refused():
     with pytest.raises(SpecError):
         aligned("the room", (0, 8, "B-room"))
+
+
+def test_a_panic_of_the_library_is_a_refused_text_and_not_the_end_of_the_process():
+    tokenizer = tokenizer_of()
+
+    class Panic(BaseException):
+        """As pyo3 raises them."""
+
+    class Panicking:
+        def encode_batch(self, texts):
+            raise Panic("slice index")
+
+        encode_batch_fast = encode_batch
+
+        def encode(self, text):
+            raise Panic("slice index")
+
+    tokenizer._tokenizer = Panicking()
+    with pytest.raises(TextRefused, match="cannot be tokenised"):
+        tokenizer.encode(["on"])
+
+
+def test_an_emoji_of_several_pictures_stays_whole():
+    text = "on 👩\u200d🚒"
+    (encoding,) = tokenizer_of().encode([text], words=True)
+    assert [text[start:end] for start, end in encoding.spans][-1] == "👩\u200d🚒"

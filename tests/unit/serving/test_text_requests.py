@@ -311,3 +311,27 @@ def test_outputs_per_pixel_are_copied_only_where_one_wants_them(field):
     responder.respond([_json([pixels], ["wet"])])
     responder.respond([_json([pixels], ["wet"]), _json([pixels], ["ground"])])
     assert asked == [["polyhead_packed"], ["polyhead_packed", "ground"]]
+
+
+# Outputs of one value per token
+
+
+def test_requests_whose_outputs_are_too_large_together_are_answered_in_turn(reader):
+    together, apart = Responder(reader.engine(), Settings()), Responder(reader.engine(), Settings(max_dense_bytes=600))
+    requests = [_plain(text) for text in TEXTS]
+    for one, other in zip(together.respond(requests), apart.respond(requests), strict=True):
+        _assert_alike(_rows(one), _rows(other))
+    assert together.engine.forwards == 1
+    assert 1 < apart.engine.forwards <= len(TEXTS)
+
+
+def test_a_request_whose_outputs_are_too_large_alone_is_refused_alone(reader):
+    responder = Responder(reader.engine(), Settings(max_dense_bytes=600))
+    large, small = responder.respond([_json(["on"] * 400), _plain("on")])
+    status, kind, _, message = _error(large)
+    assert (status, kind) == (413, "payload_too_large")
+    assert "allowed are 600 a request: send fewer rows" in message
+    assert small.status == 200
+    without = [name for name, head in responder.spec.heads.items() if head.kind != "tokens"]
+    (answered,) = responder.respond([_json(["on"] * 400, without)])
+    assert len(_rows(answered)) == 400
