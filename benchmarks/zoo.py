@@ -60,8 +60,8 @@ class Plan:
 PLANS = {
     "smarthome": Plan(2, epochs=3),
     "digits_oneshot": Plan(2),
-    "digits": Plan(2),
-    "scenes": Plan(1, epochs=8),
+    "digits": Plan(1),
+    "scenes": Plan(1, epochs=6),
 }
 
 
