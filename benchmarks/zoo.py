@@ -150,8 +150,9 @@ def train(
         recipe.write_text(yaml.safe_dump(changes), encoding="utf-8")
         command += ["--recipe", str(recipe)]
     print(" ".join(command[2:]), file=sys.stderr, flush=True)
-    wanted = reference.load(name).recipe.changed(
-        {**(changes or {}), "seed": seed, "max_epochs": epochs or reference.load(name).recipe.max_epochs}
+    own = reference.load(name).recipe
+    wanted = own.changed(
+        {**(changes or {}), "seed": seed, "max_epochs": epochs or own.max_epochs}
         | ({} if heads is None else {"heads": [heads]})
     )
     if (out / "run.json").is_file() and Run.open(out).record.recipe != wanted:

@@ -39,12 +39,13 @@ def command(
     """
     with working("loading PyTorch"):
         from polyhead.models import reference
-        from polyhead.models.recipe import read_yaml
+        from polyhead.models.recipe import RecipeError
+        from polyhead.models.yaml import read_yaml
 
     chosen = reference.load(model)
     wanted = chosen.recipe
     if recipe is not None:
-        wanted = wanted.changed(read_yaml(recipe), str(recipe))
+        wanted = wanted.changed(read_yaml(recipe, RecipeError), str(recipe))
     options: dict[str, Any] = {"seed": seed, "max_epochs": epochs, "inspect": tensorboard or None}
     options["heads"] = None if heads is None else [head.strip() for head in heads.split(",") if head.strip()]
     wanted = wanted.changed({key: value for key, value in options.items() if value is not None}, "options")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,6 +14,7 @@ import safetensors.torch
 from torch import nn
 
 from polyhead.export.errors import ExportError
+from polyhead.models.importing import imported_module
 from polyhead.models.run import Run
 from polyhead.models.spec import ImageInput, ModelSpec, OneShotHead, TensorInput, TextInput
 from polyhead.models.textarray import array_to_texts
@@ -154,9 +150,9 @@ def build(factory: str) -> nn.Module:
     if not place or not function:
         raise ExportError(f"factory {factory!r}: write package.module:function or path/to/file.py:function")
     try:
-        module = _import(place)
-    except ExportError:
-        raise
+        module = imported_module(place)
+    except FileNotFoundError:
+        raise ExportError(f"factory file {place} is not there") from None
     except Exception as error:
         raise ExportError(
             f"factory {factory!r}: {place} cannot be imported ({type(error).__name__}: {error}): "
@@ -174,32 +170,6 @@ def build(factory: str) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise ExportError(f"factory {factory!r} returned {type(network).__name__}: return a torch.nn.Module")
     return network.eval()
-
-
-def _import(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        with _first_on_path(Path.cwd()):  # a console script does not look where the user stands
-            return importlib.import_module(place)
-    path = Path(place).resolve()
-    if not path.is_file():
-        raise ExportError(f"factory file {place} is not there")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses and pickled types look their module up by name
-    with _first_on_path(path.parent):  # the file may import its neighbours, as when it is run itself
-        spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _first_on_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def load_weights(network: nn.Module, path: Path) -> nn.Module:

@@ -13,7 +13,7 @@ from typing import Any
 
 from polyhead.models.spec import SpecError
 
-__all__ = ["imported"]
+__all__ = ["imported", "imported_module"]
 
 
 def imported(name: str, what: str) -> Any:
@@ -30,7 +30,7 @@ def imported(name: str, what: str) -> Any:
     if not place or not attribute:
         raise SpecError(f"{what} {name!r}: write package.module:name or path/to/file.py:name")
     try:
-        module = _module(place)
+        module = imported_module(place)
     except FileNotFoundError:
         raise SpecError(f"{what} {name!r}: the file {place} is not there") from None
     except Exception as error:
@@ -43,7 +43,13 @@ def imported(name: str, what: str) -> Any:
     return getattr(module, attribute)
 
 
-def _module(place: str) -> ModuleType:
+def imported_module(place: str) -> ModuleType:
+    """Import a module by its name, looked for where the user stands too, or by its file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Exception: whatever the module raises.
+    """
     if not place.endswith(".py"):
         with _first_on_path(Path.cwd()):  # a console script does not look where the user stands
             return importlib.import_module(place)
@@ -54,7 +60,7 @@ def _module(place: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses look their module up by name
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickled types look their module up by name
     with _first_on_path(path.parent):  # the file may import its neighbours, as when it is run itself
         spec.loader.exec_module(module)
     return module

@@ -15,9 +15,9 @@ from pydantic import Field, StrictBool, StrictStr, ValidationError, model_valida
 
 from polyhead.models.faults import first_fault
 from polyhead.models.spec import SpecError, Strict
-from polyhead.models.yaml import UniqueKeyLoader
+from polyhead.models.yaml import read_yaml
 
-__all__ = ["Recipe", "RecipeError", "Unfreezing", "read_yaml"]
+__all__ = ["Recipe", "RecipeError", "Unfreezing"]
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -144,7 +144,7 @@ class Recipe(Strict):
         Raises:
             RecipeError: the file cannot be read, is no YAML, repeats a key, or is no valid recipe.
         """
-        return cls.parse(read_yaml(path), str(path))
+        return cls.parse(read_yaml(path, RecipeError), str(path))
 
     def changed(self, changes: Any, source: str = "recipe") -> Self:
         """This recipe with other values of some keys.
@@ -163,19 +163,3 @@ class Recipe(Strict):
     def dump(self, path: Path) -> None:
         """Write the whole recipe as YAML."""
         path.write_text(self.text(), encoding="utf-8")
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of a YAML file in which no key stands twice.
-
-    Raises:
-        RecipeError: it cannot be read, or is no YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read ({error}): give a YAML file") from None
-    try:
-        return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
-    except Exception as error:  # noqa: BLE001 - PyYAML's constructors raise whatever they trip over
-        raise RecipeError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None

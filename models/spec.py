@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from polyhead.models.faults import first_fault
-from polyhead.models.yaml import UniqueKeyLoader
+from polyhead.models.yaml import read_yaml
 
 __all__ = [
     "DENSE_HEADS",
@@ -313,15 +313,7 @@ class ModelSpec(Strict):
         Raises:
             SpecError: the file cannot be read, is no YAML, repeats a key, or is no valid spec.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"{path}: cannot be read ({error}): give a YAML file") from None
-        try:
-            data = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader underneath
-        except Exception as error:  # noqa: BLE001 - PyYAML's constructors raise whatever they trip over
-            raise SpecError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
-        return cls.parse(data, source=str(path))
+        return cls.parse(read_yaml(path, SpecError), source=str(path))
 
     def dump(self, path: Path) -> None:
         """Write the spec as YAML, in the order the keys are declared, defaults left out."""

@@ -17,23 +17,12 @@ from polyhead.models.learning.resuming import Origin
 from polyhead.models.network import MultiTaskNetwork
 from polyhead.models.recipe import Recipe
 from polyhead.models.run import Run, RunError
-from polyhead.models.spec import ModelSpec
 from polyhead.models.training import train
 from polyhead.models.trunks.mlp import MLP
 from tests.command import POLYHEAD
 from tests.unit.models import own_model
 
-SPEC = ModelSpec.parse(
-    {
-        "name": "toy",
-        "version": "1.0",
-        "inputs": {"x": {"kind": "tensor", "shape": [4]}},
-        "heads": {
-            "sign": {"kind": "classification", "labels": ["minus", "plus"]},
-            "far": {"kind": "regression", "unit": "m"},
-        },
-    }
-)
+SPEC = own_model.SPEC
 RECIPE = Recipe(max_epochs=5, batch_size=16, learning_rate=3e-2)
 
 
