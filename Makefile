@@ -1,6 +1,6 @@
 # One way to do each chore, the same here and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock format check test serve demo bench zoo-report clean
+.PHONY: help setup lock format check test serve demo bench zoo-report export-report clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +15,7 @@ SERVE_FLAGS ?=
 TORCH ?= auto
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv and install the locked dependencies (nothing to do: under two seconds)
 
@@ -66,6 +66,10 @@ bench: setup ## time of the batched hot path over the bare forward pass
 
 zoo-report: setup ## train every reference model three ways, several seeds, and write docs/zoo.md (an hour and more)
 	@$(BIN)/python -m benchmarks.zoo --write
+
+export-report: setup ## the tables of docs/export.md: what exports, what merging heads brings (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.exports --compile --write
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.heads --write
 
 clean: ## remove everything that the other targets made
 	rm -rf $(VENV) .names runs bundles build dist *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

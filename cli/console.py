@@ -45,13 +45,19 @@ def error_line(text: str) -> None:
 
 
 def print_parity(title: str, proofs: Sequence[Mapping[str, Any]]) -> None:
-    """The largest difference to eager of every head, by graph, runtime and device."""
+    """By graph, runtime and device: of every head, the largest difference to eager, and the decisions that are its."""
     rows = [
-        (proof["graph"], proof["runtime"], proof["device"], head, f"{value:.2e}")
+        (proof["graph"], proof["runtime"], proof["device"], head, f"{value:.2e}", _decided(proof, head))
         for proof in proofs
         for head, value in proof["heads"].items()
     ]
-    print_table(title, ("graph", "runtime", "device", "head", "largest difference"), rows)
+    print_table(title, ("graph", "runtime", "device", "head", "largest difference", "decisions equal"), rows)
+
+
+def _decided(proof: Mapping[str, Any], head: str) -> str:
+    """`141 of 141`; nothing where a head decides nothing, or nobody counted."""
+    clear, same = proof.get("decisions", {}).get(head, (0, 0))
+    return f"{same} of {clear}" if clear else ""
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
@@ -19,6 +19,7 @@ from polyhead.models.spec import (
     TensorInput,
 )
 from polyhead.serving.bundle import Bundle
+from polyhead.serving.manifest import Graph, Manifest
 
 __all__ = ["command"]
 
@@ -32,8 +33,11 @@ def command(
     Example: polyhead inspect bundles/digits
     """
     opened = Bundle.open(bundle)
+    tuning = opened.tuning()
     if json:
-        print_json({"bundle": str(bundle), "digest": opened.digest, **opened.manifest.model_dump(mode="json")})
+        devices = {} if tuning is None else tuning.model_dump(mode="json")["devices"]
+        content = {"bundle": str(bundle), "digest": opened.digest, "tuning": devices}
+        print_json({**content, **opened.manifest.model_dump(mode="json")})
         return
     manifest, spec = opened.manifest, opened.spec
     print_table(
@@ -47,18 +51,45 @@ def command(
         for n, h in spec.heads.items()
     ]
     print_table("heads", ("head", "kind", "answers", "held-out metrics"), heads)
-    graphs = [
-        (
-            g.id,
-            g.format,
-            g.precision,
-            f"{manifest.files[g.file].size / 1e6:.2f} MB",
-            f"{manifest.parity[g.id]:.2e}",
-        )
-        for g in manifest.graphs
+    print_table(
+        "graphs",
+        ("graph", "format", "precision", "meant for", "files", "largest difference to eager", "decisions equal"),
+        [_graph(manifest, graph) for graph in manifest.graphs],
+    )
+    if manifest.unsplit is not None:
+        note(f"no graphs of trunk and heads: {manifest.unsplit}")
+    parts = [
+        (name, f"{part.parameters:,}", "unknown" if part.flops is None else f"{part.flops:,}")
+        for name, part in manifest.parts.items()
     ]
-    print_table("graphs", ("graph", "format", "precision", "size", "largest difference to eager"), graphs)
+    print_table("parts", ("part", "parameters", "operations a row"), parts)
+    if tuning is not None:
+        chosen = [
+            (kind, c.graph, c.runtime, f"{c.rows_per_second:,.0f} rows/s at {c.batch}, {c.threads} threads", c.machine)
+            for kind, c in tuning.devices.items()
+        ]
+        print_table(
+            "fastest by polyhead bench, what --runtime auto takes",
+            ("device", "graph", "runtime", "measured", "on"),
+            chosen,
+        )
     note(f"bundle {opened.digest[:12]}, written with {', '.join(f'{n} {v}' for n, v in manifest.versions.items())}")
+
+
+def _graph(manifest: Manifest, graph: Graph) -> tuple[str, ...]:
+    """A graph's line."""
+    proof = manifest.parity[graph.id]
+    kept = f", {', '.join(graph.kept)} in fp32" if graph.kept else ""
+    files = ", ".join(f"{PurePosixPath(name).name} {manifest.files[name].size / 1e6:.2f} MB" for name in graph.files)
+    return (
+        graph.id,
+        graph.format,
+        f"{graph.precision}{kept}",
+        ", ".join(graph.meant),
+        files,
+        f"{proof.largest:.2e} on {', '.join(proof.devices)}",
+        f"{proof.agreement:.1%}",
+    )
 
 
 def _takes(spec: InputSpec) -> str:

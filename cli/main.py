@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polyhead.cli import enrol, export, inspect, package, predict, serve, train, verify
+from polyhead.cli import bench, enrol, export, inspect, package, predict, report, serve, train, verify
 from polyhead.cli.console import error_line
 from polyhead.models.run import RunError
 from polyhead.models.spec import SpecError
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, export, inspect, verify, enrol, package, serve, predict):
+for verb in (train, export, inspect, verify, report, enrol, package, serve, predict, bench):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 
 

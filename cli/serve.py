@@ -34,7 +34,8 @@ def command(
         int, typer.Option(help="Of inference; the next two are management and metrics. 0: any free.")
     ] = 8080,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime or torchscript.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="auto, onnxruntime, torchscript, program or aotinductor.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16, bf16 or int8.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes per model.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of one forward pass; 0: cores / workers.")] = None,
     max_batch_size: Annotated[int | None, typer.Option(help="Requests that one forward pass may answer.")] = None,
@@ -60,7 +61,8 @@ def command(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     configuration = Configuration.load(config or DEFAULT_CONFIG)
-    overrides = {"device": device, "runtime": runtime, "workers": workers, "threads": threads}
+    overrides: dict[str, object] = {"device": device, "runtime": runtime, "precision": precision}
+    overrides |= {"workers": workers, "threads": threads}
     overrides |= {"max_batch_size": max_batch_size, "max_batch_delay": max_batch_delay}
     settings = configuration.settings_with(overrides, "settings")
     opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
@@ -88,8 +90,10 @@ def announce(server: Server, served: Sequence[Served], json: bool) -> None:
             {
                 "model": one.bundle.title,
                 "bundle": one.bundle.digest[:12],
+                "graph": one.graph,
                 "runtime": one.runtime,
                 "device": one.device,
+                "why": one.why,
                 "workers": one.workers,
                 "threads": one.threads,
                 "heads": list(one.bundle.spec.heads),
@@ -110,9 +114,10 @@ def announce(server: Server, served: Sequence[Served], json: bool) -> None:
     note(f"Polyhead serves on {addresses.url} (management and metrics on loopback; Ctrl-C stops)")
     for one in served:
         note(
-            f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.runtime} on {one.device}, "
+            f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.graph} in {one.runtime} on {one.device}, "
             f"{one.workers} x {one.threads} threads  heads: {', '.join(one.bundle.spec.heads)}"
         )
+        note(f"    why {one.graph} in {one.runtime}: {one.why}")
     note("try it:")
     for one in served:
         typer.echo(example_curl(one.bundle, addresses.url))

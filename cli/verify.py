@@ -22,18 +22,25 @@ def command(
     Example: polyhead verify bundles/digits
     """
     from polyhead.serving.bundle import Bundle
+    from polyhead.serving.choosing import Chosen
     from polyhead.serving.engine import Engine
-    from polyhead.serving.runtimes.base import FORMATS
+    from polyhead.serving.runtimes import base
     from polyhead.serving.settings import Settings, available_cores
 
     Settings.parse({"device": device}, "--device")
     opened = Bundle.open(bundle)
-    formats = {graph.format for graph in opened.manifest.graphs}
+    found, threads = base.resolve_device(device), available_cores()
     results = []
-    for runtime in (name for name, wanted in FORMATS.items() if wanted in formats):
-        engine = Engine.load(opened, runtime, device, available_cores())
+    for graph in opened.manifest.graphs:
+        if graph.part == "fused":
+            runtime = next(name for name in base.AUTO if base.FORMATS[name] == graph.format)
+            engine = Engine.of(opened, Chosen(graph, runtime, "every graph is verified"), found, threads)
+        elif graph.part == "trunk":  # with the heads behind it
+            engine = Engine.split(opened, found, threads)
+        else:
+            continue
         heads = engine.replay_golden()
-        results.append({"graph": engine.graph.id, "runtime": runtime, "device": engine.runtime.device, "heads": heads})
+        results.append({"graph": graph.id, "runtime": engine.runtime.name, "device": found, "heads": heads})
     if json:
         print_json({"bundle": str(bundle), "model": opened.title, "digest": opened.digest, "graphs": results})
         return

@@ -1,16 +1,16 @@
-"""The canonical graph of a network: raw inputs in, one tensor per head and the packed tensor out.
+"""The network behind the spec's inputs and heads: raw inputs in, one tensor per head out.
 
-Every format is written from this one module, so that they agree on what goes in and what comes out:
+It is the reference of every graph, and what all of them are captured from, so that they agree on what goes in and out:
 
 - inputs positionally, in the order of the spec: numbers and images as the wire carries them (an image is `uint8`), of a
   text its token ids and mask;
-- outputs positionally: the heads sorted by name, then one tensor that holds all per-row heads side by side. What a
-  tokens head says of padding is zero.
+- outputs positionally: the heads sorted by name. What a tokens head says of padding is zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,12 @@ from polyhead.models.spec import (
     ModelSpec,
     SegmentationHead,
     SpecError,
-    TensorInput,
     TokensHead,
 )
 from polyhead.models.trunks.pretrained import recording
-from polyhead.serving.bundle import Packed
+from polyhead.serving.manifest import Packed
 
-__all__ = ["PACKED", "FusedGraph"]
+__all__ = ["PACKED", "FusedGraph", "PackedGraph"]
 
 PACKED = f"{RESERVED_PREFIX}packed"
 
@@ -45,12 +44,11 @@ class FusedGraph(nn.Module):
         spec: names inputs and heads.
 
     Raises:
-        ExportError: this version cannot export such a spec, or forward does not take the spec's inputs.
+        ExportError: forward does not take the spec's inputs.
     """
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
-        _require_exportable(spec)
         self.spec = spec
         self.arrays = array_specs(spec)
         try:
@@ -69,19 +67,11 @@ class FusedGraph(nn.Module):
         """The heads of one output per row, which are packed; sorted by name."""
         return tuple(name for name in self.spec.head_names if not isinstance(self.spec.heads[name], DENSE_HEADS))
 
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """By position."""
-        return (*self.spec.head_names, PACKED) if self.row_heads else self.spec.head_names
-
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Raw inputs `[batch, …]` to the outputs in the order of `output_names`, all `float32`."""
+        """Raw inputs `[batch, …]` to the heads' outputs, sorted by name, all `float32`."""
         arrays = dict(zip(self.input_names, inputs, strict=True))
         outputs = self.caller(**arrays)
-        heads = {name: self._without_padding(name, outputs[name], arrays) for name in self.spec.head_names}
-        if not self.row_heads:
-            return tuple(heads.values())
-        return (*heads.values(), torch.cat([heads[name].flatten(1) for name in self.row_heads], dim=1))
+        return tuple(self._without_padding(name, outputs[name], arrays) for name in self.spec.head_names)
 
     def _without_padding(self, name: str, output: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
         """A tokens head's output with zeros for padding; another head's as it is."""
@@ -91,20 +81,6 @@ class FusedGraph(nn.Module):
             if recording() or output.shape[:2] == mask.shape:  # another shape is refused by `check`
                 return output.masked_fill(mask.unsqueeze(2) == 0, 0.0)
         return output
-
-    def packed(self, outputs: Sequence[Tensor]) -> Packed | None:
-        """Where each per-row head lies in the packed output, read off one forward pass; None where there is none."""
-        if not self.row_heads:
-            return None
-        columns, shapes, start = {}, {}, 0
-        for name, output in zip(self.spec.head_names, outputs, strict=False):
-            if name not in self.row_heads:
-                continue
-            width = output[0].numel()
-            columns[name] = (start, start + width)
-            shapes[name] = tuple(output.shape[1:])
-            start += width
-        return Packed(output=PACKED, columns=columns, shapes=shapes)
 
     def check(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Run eagerly, and hold every head's output against the spec. Returns the outputs of `forward`.
@@ -124,7 +100,7 @@ class FusedGraph(nn.Module):
                     f"{str(error).splitlines()[0] if str(error) else 'no message'}{self._length_hint(inputs)}"
                 ) from error
         rows = len(next(iter(inputs.values())))
-        for name, output in zip(self.spec.head_names, outputs, strict=False):
+        for name, output in zip(self.spec.head_names, outputs, strict=True):
             wanted = self._shape(name, rows, inputs)
             fits = output.dim() == len(wanted) and all(
                 w in (None, g) for g, w in zip(output.shape, wanted, strict=True)
@@ -166,10 +142,27 @@ def _reason(head: HeadSpec) -> str:
     return f"{words} for each token, special ones and padding too" if isinstance(head, TokensHead) else words
 
 
-def _require_exportable(spec: ModelSpec) -> None:
-    for name, value in spec.inputs.items():
-        if isinstance(value, TensorInput) and value.free:
-            raise ExportError(
-                f"input {name!r} has free dimensions ({', '.join(value.free)}), which this version cannot export: "
-                "give whole numbers"
-            )
+class PackedGraph(nn.Module):
+    """A network with its packed output, traced as it is: only where torch.export refuses the network."""
+
+    def __init__(self, graph: FusedGraph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Raw inputs to the heads' outputs, sorted by name, then the packed output where there is one."""
+        outputs: tuple[Tensor, ...] = self.graph(*inputs)
+        heads = dict(zip(self.graph.spec.head_names, outputs, strict=True))
+        rows = [heads[name] for name in self.graph.row_heads]
+        return (*outputs, torch.cat(rows, dim=1)) if rows else outputs
+
+    def packed(self, example: Sequence[Tensor]) -> Packed | None:
+        """Where each per-row head lies in the packed output; None where there is none."""
+        with torch.inference_mode():
+            heads = dict(zip(self.graph.spec.head_names, self.graph(*example), strict=True))
+        columns, shapes, start = {}, {}, 0
+        for name in self.graph.row_heads:
+            shapes[name] = tuple(heads[name].shape[1:])
+            columns[name] = (start, start + prod(shapes[name]))
+            start = columns[name][1]
+        return Packed(output=PACKED, columns=columns, shapes=shapes) if columns else None

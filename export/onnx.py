@@ -1,126 +1,130 @@
-"""ONNX: opset 20, a symbolic batch dimension, every weight inside the file."""
+"""ONNX: opset 20, every free dimension symbolic under its own name."""
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 import torch
-from torch import Tensor
+from torch.export import ExportedProgram
 
 from polyhead.export.errors import ExportError
-from polyhead.export.graphs import FusedGraph
-from polyhead.models.spec import TokensHead
+from polyhead.export.quiet import quiet
+from polyhead.export.recurrence import whole_sequences
 
-__all__ = ["OPSET", "write"]
+__all__ = ["OPSET", "ensure", "write"]
 
 # 23 is newer, but its attention masks fail in ONNX Runtime.
 OPSET = 20
-BATCH = "batch"
-MAX_BYTES = 2_000_000_000  # of one protobuf
+# What inputs and outputs are called while the exporter names everything else.
+PRIVATE = "polyhead_private_"
 
 
-def write(graph: FusedGraph, example: Sequence[Tensor]) -> bytes:
-    """Export to ONNX.
+def write(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """A program as an ONNX model, its weights inside.
 
     Args:
-        graph: the canonical graph.
-        example: inputs of two rows or more: an example of one row makes the exporter fix the batch at one.
+        program: exported with every free dimension symbolic.
+        inputs, outputs: names by position.
 
     Raises:
-        ExportError: the exporter refuses the network, or the result is not what `requires` and `ensures` say.
+        ExportError: the exporter knows no form for one of the operations.
     """
-    _requires(example)
-    data = _export(graph, tuple(example))
-    _ensures(graph, data)
-    return data
-
-
-def _requires(example: Sequence[Tensor]) -> None:
-    rows = {len(tensor) for tensor in example}
-    if len(rows) != 1 or min(rows) < 2:
-        raise ExportError(f"an ONNX export needs an example of two rows or more, got {sorted(rows)}")
-
-
-def _export(graph: FusedGraph, example: tuple[Tensor, ...]) -> bytes:
-    dimensions = _dimensions(graph)
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # The exporter warns of its own internals; what matters is ensured below.
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                graph,
-                example,
+        with quiet(), whole_sequences():
+            written = torch.onnx.export(
+                program,
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=list(graph.input_names),
-                output_names=list(graph.output_names),
-                dynamic_shapes=(dimensions,),
+                input_names=[f"{PRIVATE}{name}" for name in inputs],
+                output_names=[f"{PRIVATE}{name}" for name in outputs],
                 external_data=False,
                 verbose=False,
             )
-        assert program is not None
-        buffer = io.BytesIO()
-        model = program.model_proto
-        if model.ByteSize() > MAX_BYTES:
-            raise ExportError(f"the ONNX graph has {model.ByteSize()} bytes, one file holds {MAX_BYTES}")
-        onnx.save(model, buffer)
-        return buffer.getvalue()
-    except ExportError:
-        raise
+        assert written is not None
+        return _named(_anonymous(written.model_proto), (*inputs, *outputs))
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(f"the network cannot be exported to ONNX: {lines[0]}") from error
+        raise ExportError(f"the network cannot be exported to ONNX: {_reason(error)}") from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-def _dimensions(graph: FusedGraph) -> tuple[dict[int, torch.export.Dim], ...]:
-    """The symbolic dimensions of each input: the batch, and the free ones by their names."""
-    by_name = {BATCH: torch.export.Dim(BATCH, min=1)}
-    for array in graph.arrays.values():
-        for name in array.free:
-            identifier = name.replace("-", "_x2d_")  # the exporter takes no other names
-            by_name.setdefault(name, torch.export.Dim(identifier, min=1, max=array.longest))
-    return tuple(
-        {axis: by_name[d] for axis, d in enumerate((BATCH, *array.shape)) if isinstance(d, str)}
-        for array in graph.arrays.values()
-    )
+def _reason(error: Exception) -> str:
+    """Of the exporter's pages, the line that says what is wrong: the first of its summary, without the class."""
+    text = str(error).strip() or type(error).__name__
+    lines = [line for line in text.partition("## Exception summary")[2].splitlines() if line.strip()]
+    return lines[0].partition(">: ")[2] or lines[0] if lines else text.splitlines()[0]
 
 
-def _ensures(graph: FusedGraph, data: bytes) -> None:
-    model = onnx.load_from_string(data)
-    onnx.checker.check_model(model, full_check=True)
+def _anonymous(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's notes on each operation: they hold lines and paths of the machine that it ran on."""
+    for part in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    del model.metadata_props[:]
+    return model
+
+
+def _named(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """Inputs and outputs under their own names, also where an operation has that name (a head called `log`)."""
+    graph = model.graph
+    taken = {name for node in graph.node for name in node.output} | {tensor.name for tensor in graph.initializer}
+    renamed = {name: f"{name}_value" for name in names if name in taken}
+    while set(renamed.values()) & (taken | set(names)):
+        renamed = {name: f"{other}_" for name, other in renamed.items()}
+    renamed |= {f"{PRIVATE}{name}": name for name in names}
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for index, name in enumerate(values):
+                values[index] = renamed.get(name, name)
+    for part in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.name = renamed.get(part.name, part.name)
+    return model
+
+
+def ensure(
+    model: onnx.ModelProto,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    free: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Hold a model against what was wanted of it, and give its free dimensions their names.
+
+    Args:
+        model: as `write` returned it; its inputs' dimensions are renamed.
+        inputs, outputs: names by position.
+        free: by input or output, the axes that must be symbolic, and what to call them.
+
+    Raises:
+        ExportError: another opset, other names, or a free dimension that became a number.
+    """
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != OPSET:
         raise ExportError(f"the exporter wrote opset {versions.get('')}, wanted {OPSET}")
-    for values, names in ((model.graph.input, graph.input_names), (model.graph.output, graph.output_names)):
+    for values, names in ((model.graph.input, inputs), (model.graph.output, outputs)):
         got = tuple(value.name for value in values)
-        if got != names:
-            raise ExportError(f"the ONNX graph has {got}, wanted {names}")
-        for value in values:
-            free = _free(graph, value.name)
-            for axis, name in free.items():
-                found = value.type.tensor_type.shape.dim[axis]
-                if not found.dim_param:
-                    raise ExportError(
-                        f"the ONNX graph fixes the {name} of {value.name!r} at {found.dim_value}: "
-                        f"the network's forward depends on it (a Python int from .shape, a reshape with a fixed size?)"
-                    )
-
-
-def _free(graph: FusedGraph, name: str) -> dict[int, str]:
-    """The axes of an input or output that must be symbolic, and what to call them."""
-    if name in graph.arrays:
-        shape = graph.arrays[name].shape
-        return {0: "batch"} | {axis: d for axis, d in enumerate(shape, start=1) if isinstance(d, str)}
-    tokens = isinstance(graph.spec.heads.get(name), TokensHead)
-    return {0: "batch", 1: "number of tokens"} if tokens else {0: "batch"}
+        if got != tuple(names):
+            raise ExportError(f"the ONNX graph has {got}, wanted {tuple(names)}")
+    renamed: dict[str, str] = {}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, name in free.get(value.name, {}).items():
+            found = value.type.tensor_type.shape.dim[axis]
+            if not found.dim_param:
+                raise ExportError(
+                    f"the ONNX graph fixes the {name} of {value.name!r} at {found.dim_value}: "
+                    f"the network's forward depends on it (a Python int from .shape, a reshape with a fixed size?)"
+                )
+            renamed.setdefault(found.dim_param, name)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for found in value.type.tensor_type.shape.dim:
+            if found.dim_param in renamed:
+                found.dim_param = renamed[found.dim_param]
+    onnx.checker.check_model(model, full_check=True)

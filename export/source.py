@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,21 @@ import safetensors.torch
 from torch import nn
 
 from polyhead.export.errors import ExportError
+from polyhead.export.samples import load_samples, random_samples
 from polyhead.models.importing import imported_module
 from polyhead.models.run import Run
-from polyhead.models.spec import ImageInput, ModelSpec, OneShotHead, TensorInput, TextInput
-from polyhead.models.textarray import array_to_texts
+from polyhead.models.spec import ModelSpec, OneShotHead, TextInput
 from polyhead.models.tokenizer import Tokenizer
-from polyhead.serving.collate import collate
+from polyhead.serving.collate import Batch, collate
 from polyhead.serving.errors import InvalidInstance
 from polyhead.serving.golden import Array
-from polyhead.serving.protocol.files import FileRefused, decode_file
 from polyhead.serving.prototypes import Prototypes
 from polyhead.serving.request import Query, Values
-from polyhead.serving.settings import Settings
 from polyhead.serving.texts import Texts
 
 __all__ = ["Source", "from_factory", "from_run"]
 
-RANDOM_SAMPLES = 64
+EXAMPLE_ROWS = 2  # the least that an export captures a batch from
 
 
 @dataclass(frozen=True)
@@ -46,22 +45,40 @@ class Source:
 
     @property
     def texts(self) -> dict[str, list[str]]:
-        """The samples' texts by input."""
-        return {name: list(self.samples[name]) for name in self.tokenizers}  # type: ignore[arg-type]
+        """The texts by input, of the rows of `arrays`."""
+        rows = self._groups[0].positions
+        return {name: [str(self.samples[name][row]) for row in rows] for name in self.tokenizers}
 
     def arrays(self) -> dict[str, Array]:
-        """The samples as the graph takes them, made by the code that serves.
+        """The samples as the graph takes them, made by the code that serves; of rows of several shapes, the most.
 
         Raises:
-            ExportError: a text is longer than the spec allows.
+            ExportError: a text is longer than the spec allows, or no two rows are of one shape.
         """
+        return self.batches()[0]
+
+    def batches(self) -> list[dict[str, Array]]:
+        """All samples as the graph takes them, in groups of equal shape, the largest first.
+
+        Raises:
+            ExportError: a text is longer than the spec allows, or no two rows are of one shape.
+        """
+        return [dict(group.inputs) for group in self._groups]
+
+    @cached_property
+    def _groups(self) -> list[Batch]:
         rows = len(next(iter(self.samples.values())))
         try:
             query = Texts(self.spec, self.tokenizers).encode(Query(rows, self.samples, ()))
         except InvalidInstance as error:
             raise ExportError(f"samples: row {error.loc[1]}: {error}") from None
-        (batch,) = collate(self.spec, [query], rows)
-        return dict(batch.inputs)
+        groups = sorted(collate(self.spec, [query], rows), key=lambda group: -len(group.positions))
+        if len(groups[0].positions) < EXAMPLE_ROWS:
+            raise ExportError(
+                f"samples: {rows} rows, and no two are of one shape: give two of equal lengths, "
+                "for a graph of batches is captured from a batch"
+            )
+        return groups
 
 
 def from_run(folder: Path) -> Source:
@@ -194,89 +211,3 @@ def load_weights(network: nn.Module, path: Path) -> nn.Module:
         if names:
             raise ExportError(f"weights {path} {kind} {len(names)} entries, the first is {sorted(names)[0]!r}")
     return network
-
-
-def load_samples(path: Path, spec: ModelSpec) -> dict[str, Values]:
-    """Raw inputs by name: safetensors (a text input as `texts_to_array` writes it), or a `.json` list of instances.
-
-    Raises:
-        ExportError: they are not the spec's inputs.
-    """
-    if path.suffix == ".json":
-        return _json_samples(path, spec)
-    try:
-        arrays = safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ExportError(f"samples {path} cannot be read ({error}): write safetensors, one array per input") from None
-    if set(arrays) != set(spec.inputs):
-        raise ExportError(f"samples {path} hold {sorted(arrays)}, the spec's inputs are {sorted(spec.inputs)}")
-    samples: dict[str, Values] = {}
-    for name in spec.inputs:
-        array = samples[name] = arrays[name]
-        if isinstance(spec.inputs[name], TextInput):
-            samples[name] = _texts(path, name, array)
-            continue
-        wanted = _row(spec, name)
-        if array.shape[1:] != wanted.shape or array.dtype != wanted.dtype or len(array) < 2:
-            raise ExportError(
-                f"samples {path}: input {name!r} is {array.dtype}{list(array.shape)}, "
-                f"wanted {wanted.dtype}[rows, {', '.join(map(str, wanted.shape))}] with two rows or more"
-            )
-    rows = {name: len(values) for name, values in samples.items()}
-    if len(set(rows.values())) > 1:
-        raise ExportError(f"samples {path}: one number of rows for every input is wanted, got {rows}")
-    return samples
-
-
-def _texts(path: Path, name: str, array: Array) -> list[str]:
-    try:
-        texts = array_to_texts(array)
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"samples {path}: input {name!r}: {error}") from None
-    if len(texts) < 2:
-        raise ExportError(f"samples {path}: input {name!r} has {len(texts)} texts, wanted two or more")
-    return texts
-
-
-def _json_samples(path: Path, spec: ModelSpec) -> dict[str, Values]:
-    """Instances as a client would send them."""
-    try:
-        query = decode_file(path, spec, Settings())
-    except (FileRefused, OSError) as error:
-        raise ExportError(f"samples {error}") from None
-    if query.rows < 2:
-        raise ExportError(f"samples {path}: one row, wanted two or more")
-    return dict(query.inputs)
-
-
-def random_samples(
-    spec: ModelSpec, rows: int = RANDOM_SAMPLES, seed: int = 0, tokenizers: Mapping[str, Tokenizer] | None = None
-) -> dict[str, Values]:
-    """Rows of random numbers: floats normal, integers small, pixels any, texts of random words, all seeded."""
-    generator = np.random.default_rng(seed)
-    samples: dict[str, Values] = {}
-    for name, value in spec.inputs.items():
-        if isinstance(value, TextInput):
-            tokenizer = (tokenizers or {})[name]
-            samples[name] = [
-                tokenizer.random_text(generator, int(generator.integers(1, max(2, value.max_length // 4))))
-                for _ in range(rows)
-            ]
-            continue
-        like = _row(spec, name)
-        shape = (rows, *like.shape)
-        if like.dtype.kind == "f":
-            samples[name] = generator.standard_normal(shape).astype(like.dtype)
-        else:
-            limit = 2 if like.dtype.kind == "b" or not isinstance(spec.inputs[name], ImageInput) else 256
-            samples[name] = generator.integers(0, limit, shape).astype(like.dtype)
-    return samples
-
-
-def _row(spec: ModelSpec, name: str) -> Array:
-    """An empty row of an input: its dtype and shape."""
-    value = spec.inputs[name]
-    assert not isinstance(value, TextInput)
-    if isinstance(value, TensorInput) and value.free:
-        raise ExportError(f"input {name!r} of kind {value.kind} with a free length cannot be exported by this version")
-    return np.empty(tuple(int(d) for d in value.shape), dtype=value.dtype)

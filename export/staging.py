@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from polyhead.export.errors import ExportError
-from polyhead.serving.bundle import MANIFEST, Bundle, FileEntry, Manifest
+from polyhead.export.placing import place
+from polyhead.serving.bundle import MANIFEST, Bundle
+from polyhead.serving.manifest import FileEntry, Manifest
 
 __all__ = ["file_entries", "publish", "require_free", "staging", "write_manifest"]
 
@@ -66,17 +68,5 @@ def publish(folder: Path, out: Path) -> Bundle:
     bundle = Bundle.open(folder)
     bundle.golden()
     bundle.prototypes()
-    if not out.exists():
-        folder.rename(out)
-        return Bundle(out, bundle.manifest, bundle.digest)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
-    try:
-        out.rename(aside / "bundle")
-        try:
-            folder.rename(out)
-        except OSError:
-            (aside / "bundle").rename(out)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    place(folder, out)
     return Bundle(out, bundle.manifest, bundle.digest)

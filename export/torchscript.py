@@ -1,41 +1,63 @@
-"""TorchScript: traced and frozen. PyTorch deprecates the format; all that the export knows of it stands here."""
+"""TorchScript: scripted and frozen. PyTorch deprecates the format; all that the export knows of it stands here."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
+from torch.jit._trace import TracerWarning
 
 from polyhead.export.errors import ExportError
-from polyhead.export.graphs import FusedGraph
+from polyhead.export.program import copied, rebuilt
+from polyhead.export.quiet import quiet
 
-__all__ = ["write"]
+__all__ = ["trace", "write"]
 
 
-def write(graph: FusedGraph, example: Sequence[Tensor]) -> bytes:
-    """Trace, freeze and save.
+def write(program: fx.GraphModule) -> bytes:
+    """Script, freeze and save a captured program.
 
-    Args:
-        graph: the canonical graph, in evaluation.
-        example: inputs of two rows or more. A trace follows the example: what depends on data in Python control flow is
-            not in it, which the parity gate shows on other rows.
+    A program has no control flow, so it can be scripted; a trace of it would hold the example's sizes.
 
     Raises:
-        ExportError: the network cannot be traced.
+        ExportError: TorchScript knows no form for one of the operations.
     """
-    if any(module.training for module in graph.modules()):
-        raise ExportError("the network is in training mode: call eval() in its factory, not train()")
+    module = copied(program)
+    for node in module.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket  # TorchScript chooses overloads by itself
+    module = rebuilt(module, module.graph)
+    return _saved(lambda: torch.jit.script(module), "scripted as")
+
+
+def trace(network: nn.Module, example: Sequence[Tensor]) -> bytes:
+    """Trace, freeze and save a network that torch.export refuses.
+
+    A trace follows the example: what depends on data or sizes in Python is not in it, which the parity gate shows on
+    other rows.
+
+    Args:
+        network: in evaluation.
+        example: inputs of two rows or more.
+
+    Raises:
+        ExportError: it cannot be traced.
+    """
+    return _saved(lambda: torch.jit.trace(network, tuple(example), strict=False, check_trace=False), "traced to")  # type: ignore[no-untyped-call]
+
+
+def _saved(make: Callable[[], Any], how: str) -> bytes:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # deprecation, and tracer warnings that the parity gate turns into errors
-            traced = torch.jit.trace(graph, tuple(example), strict=False, check_trace=False)  # type: ignore[no-untyped-call]
-            frozen = torch.jit.freeze(traced.eval())
+        with quiet(), warnings.catch_warnings(), torch.no_grad():
+            # Of control flow that a trace does not hold: the parity gate turns those that matter into errors.
+            warnings.filterwarnings("ignore", category=TracerWarning)
             buffer = io.BytesIO()
-            torch.jit.save(frozen, buffer)
+            torch.jit.save(torch.jit.freeze(make().eval()), buffer)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ExportError(f"the network cannot be traced to TorchScript: {lines[0]}") from error
+        raise ExportError(f"the network cannot be {how} TorchScript: {lines[0]}") from error
     return buffer.getvalue()

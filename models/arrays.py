@@ -6,9 +6,11 @@ exported as it is: `input_ids` and `attention_mask`; with several text inputs, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from polyhead.models.inputs import dimensions
 from polyhead.models.spec import ImageInput, ModelSpec, SpecError, TensorInput, TextInput
 
 __all__ = ["ArraySpec", "array_specs", "text_arrays"]
@@ -24,6 +26,7 @@ class ArraySpec:
         dtype: numpy's name.
         shape: of one row; a free dimension is a name, and dimensions of one name have one length in a batch.
         longest: of a text, the most tokens that the spec allows.
+        lengths: of each free dimension, the least and the greatest length.
         pad: what fills a free dimension up to the longest row of a batch; None where rows must be of one shape.
     """
 
@@ -33,6 +36,7 @@ class ArraySpec:
     shape: tuple[int | str, ...]
     pad: float | None = None
     longest: int | None = None
+    lengths: Mapping[str, tuple[int, int]] = field(default_factory=dict, hash=False)
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -54,16 +58,19 @@ def array_specs(spec: ModelSpec) -> dict[str, ArraySpec]:
         SpecError: an input or a head has the name of a text's array.
     """
     arrays: dict[str, ArraySpec] = {}
+    bounds = dimensions(spec.inputs)
     for name, value in spec.inputs.items():
         match value:
             case TextInput():
                 for array, role in zip(text_arrays(spec, name), ("ids", "mask"), strict=True):
                     if array in spec.heads or array in spec.inputs:
                         raise SpecError(f"{array!r} names an array of text input {name!r}: rename the input or head")
-                    shape = (f"{name}_tokens",)
-                    arrays[array] = ArraySpec(name, role, "int64", shape, 0, value.max_length)  # type: ignore[arg-type]
+                    tokens = f"{name}_tokens"
+                    lengths = {tokens: (1, value.max_length)}
+                    arrays[array] = ArraySpec(name, role, "int64", (tokens,), 0, value.max_length, lengths)  # type: ignore[arg-type]
             case ImageInput():
                 arrays[name] = ArraySpec(name, "value", value.dtype, value.shape)
             case TensorInput():
-                arrays[name] = ArraySpec(name, "value", value.dtype, value.shape, value.pad)
+                own = {dimension: bounds[dimension] for dimension in value.free}
+                arrays[name] = ArraySpec(name, "value", value.dtype, value.shape, value.pad, None, own)
     return arrays

@@ -6,23 +6,15 @@ training, export, serving and scoring share, and it travels inside every bundle.
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StrictBool, StrictStr, ValidationError, field_validator, model_validator
 
 from polyhead.models.faults import first_fault
+from polyhead.models.fields import Name, Number, Size, Strict
+from polyhead.models.inputs import ImageInput, InputSpec, TensorInput, TextInput, dimensions
 from polyhead.models.yaml import read_yaml
 
 __all__ = [
@@ -50,11 +42,8 @@ __all__ = [
 # Graph outputs that are not heads (the packed tensor) begin with this, so no head may.
 RESERVED_PREFIX = "polyhead_"
 
-Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 # A version is a folder's name and part of a URL.
 Version = Annotated[StrictStr, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]{0,31}$")]
-Size = Annotated[int, Field(strict=True, ge=1, le=65536)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Score = Annotated[Number, Field(ge=0.0, le=1.0)]
 # Control characters are in no label a person means, and YAML folds some of them into spaces.
 Label = Annotated[StrictStr, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -63,83 +52,6 @@ Text = Annotated[StrictStr, Field(pattern=r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$")]
 
 class SpecError(ValueError):
     """A spec that cannot be read, or says something impossible. The message says what, got, and fix."""
-
-
-class Strict(BaseModel):
-    """Refuses unknown keys; cannot be changed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TextInput(Strict):
-    """UTF-8 text, tokenised by the file the spec names: a `tokenizer.json` of the Hugging Face tokenizers library.
-
-    A bundle holds its own copy of that file. The graph takes token ids and a mask, see `polyhead.models.arrays`.
-    """
-
-    kind: Literal["text"]
-    tokenizer: StrictStr
-    max_length: Annotated[Size, Field(ge=2)] = 512  # tokens, the special ones counted
-    truncate: StrictBool = False  # cut longer texts; where false they are refused, for no answer tells what was cut
-
-
-class ImageInput(Strict):
-    """An image, `uint8` on the wire and at the graph's door: `[batch, height, width, channels]`.
-
-    The graph itself computes `(pixel / 255 - mean) / std` per channel and turns the axes to
-    `[batch, channels, height, width]`, so that no client and no runtime can do it differently.
-    """
-
-    kind: Literal["image"]
-    size: tuple[Size, Size]  # height, width in pixels
-    channels: Literal["gray", "rgb", "bgr"] = "rgb"
-    # Pillow's resampling filters; `none` refuses any image of another size.
-    resize: Literal["none", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bilinear"
-    mean: tuple[Number, ...] = (0.0,)
-    std: tuple[Number, ...] = (1.0,)
-
-    @property
-    def depth(self) -> int:
-        """The number of channels."""
-        return 1 if self.channels == "gray" else 3
-
-    @property
-    def dtype(self) -> str:
-        """Of one row."""
-        return "uint8"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one row: height, width, channels."""
-        return (*self.size, self.depth)
-
-    @model_validator(mode="after")
-    def _one_value_per_channel(self) -> Self:
-        for key in ("mean", "std"):
-            values: tuple[float, ...] = getattr(self, key)
-            if len(values) not in (1, self.depth):
-                raise ValueError(f"{key} has {len(values)} values for {self.depth} channels: give one, or {self.depth}")
-        if not all(v > 0 for v in self.std):
-            raise ValueError(f"std must be above 0, got {self.std}")
-        return self
-
-
-class TensorInput(Strict):
-    """Numbers: `dtype` and the shape of one row (without the batch). A free dimension is a name."""
-
-    kind: Literal["tensor"]
-    dtype: Literal["float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool"] = "float32"
-    shape: tuple[Size | Name, ...]
-    # The value that fills a free dimension up to the longest row of a batch; None groups rows of equal shape instead.
-    pad: Number | None = None
-
-    @cached_property
-    def free(self) -> tuple[str, ...]:
-        """The names of the free dimensions."""
-        return tuple(d for d in self.shape if isinstance(d, str))
-
-
-InputSpec = Annotated[TextInput | ImageInput | TensorInput, Field(discriminator="kind")]
 
 
 class Head(Strict):
@@ -274,7 +186,21 @@ class ModelSpec(Strict):
         for head, spec in self.heads.items():
             if isinstance(spec, TokensHead):
                 self._require_text(head, spec)
+            if isinstance(spec, SegmentationHead):
+                self._require_unpadded(head)
+        dimensions(self.inputs)
         return self
+
+    def _require_unpadded(self, head: str) -> None:
+        """Beside an image, a tensor may be filled up: the mask is the image's. The parity gate sees where it is not."""
+        padded = [
+            name for name, value in self.inputs.items() if isinstance(value, TensorInput) and value.pad is not None
+        ]
+        if padded and not any(isinstance(value, ImageInput) for value in self.inputs.values()):
+            raise ValueError(
+                f"head {head!r} labels every pixel and cannot tell those that pad fills up in input {padded[0]!r}: "
+                "leave pad out, and rows of equal shape are run together"
+            )
 
     def _require_text(self, head: str, spec: TokensHead) -> None:
         texts = [name for name, value in self.inputs.items() if isinstance(value, TextInput)]

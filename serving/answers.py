@@ -24,9 +24,11 @@ from polyhead.serving.golden import Array
 from polyhead.serving.prototypes import Prototypes
 from polyhead.serving.request import Options
 
-__all__ = ["HeadAnswers"]
+__all__ = ["HeadAnswers", "Output"]
 
 Answer = dict[str, Any]
+# A head's raw numbers for every row: one array, or an array a row where masks are of several sizes.
+Output = Array | list[Array]
 
 
 class HeadAnswers:
@@ -34,7 +36,7 @@ class HeadAnswers:
 
     Args:
         spec: the head.
-        output: raw, `[rows, …]` `float32`.
+        output: raw, `[rows, …]` `float32`; of a segmentation head also a list of `[labels, height, width]`.
         texts: of a tokens head, each row's text.
         prototypes: of a oneshot head, the enrolled classes.
     """
@@ -42,13 +44,19 @@ class HeadAnswers:
     def __init__(
         self,
         spec: HeadSpec,
-        output: Array,
+        output: Output,
         texts: Sequence[Encoding] = (),
         prototypes: Prototypes | None = None,
     ) -> None:
         self._output = output
         self._texts = texts
         self._rows: Callable[[slice, Options], list[Answer]]
+        if isinstance(spec, SegmentationHead):
+            self._labels = spec.labels
+            self._masks = [logits.argmax(axis=0) for logits in output]
+            self._rows = self._segmentation
+            return
+        output = self._numbers = np.asarray(output)
         match spec:
             case ClassificationHead():
                 self._labels = spec.labels
@@ -71,10 +79,6 @@ class HeadAnswers:
                 self._labels = spec.labels
                 self._best, self._best_scores = _best(output, axis=2)
                 self._rows = self._tokens
-            case SegmentationHead():
-                self._labels = spec.labels
-                self._best = output.argmax(axis=1)
-                self._rows = self._segmentation
             case OneShotHead():
                 enrolled = prototypes or Prototypes.empty(spec.dim)
                 self._labels = enrolled.labels
@@ -120,11 +124,11 @@ class HeadAnswers:
         return answers
 
     def _regression(self, part: slice, _options: Options) -> list[Answer]:
-        values = self._output[part].reshape(-1) if self._single else np.ascontiguousarray(self._output[part])
+        values = self._numbers[part].reshape(-1) if self._single else np.ascontiguousarray(self._numbers[part])
         return [{"value": value, "unit": self._unit} for value in values]
 
     def _embedding(self, part: slice, _options: Options) -> list[Answer]:
-        return [{"vector": vector} for vector in np.ascontiguousarray(self._output[part])]
+        return [{"vector": vector} for vector in np.ascontiguousarray(self._numbers[part])]
 
     def _tokens(self, part: slice, options: Options) -> list[Answer]:
         answers: list[Answer] = []
@@ -137,7 +141,7 @@ class HeadAnswers:
 
     def _segmentation(self, part: slice, options: Options) -> list[Answer]:
         answers: list[Answer] = []
-        for mask in self._best[part]:
+        for mask in self._masks[part]:
             pixels = np.bincount(mask.reshape(-1), minlength=len(self._labels))
             found = np.flatnonzero(pixels)
             answer: Answer = {

@@ -2,9 +2,12 @@
 
     digits-1.0/
       manifest.json         spec, graphs, parity, versions, and the hash of every file
-      graphs/fused.onnx …
+      graphs/               fused.onnx, trunk.onnx, heads/<head>.onnx, weights.bin, fused.ts, fused.pt2 …
+      preprocess/           tokenizers
+      prototypes/           classes enrolled for oneshot heads
       golden.safetensors    inputs with every head's eager output
-      parity.json
+      parity.json           every figure of the gate
+      tuning.json           the fastest graph per device, where `polyhead bench --write` measured it
 
 A bundle is whole or refused: every file the manifest names must be there with its hash, and nothing else may be. Files
 are handed out as bytes that were hashed in memory, so what runs is what was verified. Pydantic only, no torch.
@@ -17,11 +20,11 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
 import orjson
 import safetensors
-from pydantic import Field, StrictInt, StrictStr, ValidationError
+from pydantic import ValidationError
 
 from polyhead.models.arrays import ArraySpec, array_specs
 from polyhead.models.spec import (
@@ -29,70 +32,22 @@ from polyhead.models.spec import (
     ModelSpec,
     OneShotHead,
     SpecError,
-    Strict,
     TextInput,
     first_fault,
 )
 from polyhead.serving.errors import BundleError
-from polyhead.serving.golden import Array, Golden, Tolerance
+from polyhead.serving.golden import Array, Golden
+from polyhead.serving.manifest import Graph, Manifest
 from polyhead.serving.prototypes import Prototypes, prototypes_file
+from polyhead.serving.tuning import TUNING, Tuning
 
-__all__ = ["GOLDEN", "MANIFEST", "Bundle", "FileEntry", "Graph", "Manifest", "Packed"]
+__all__ = ["GOLDEN", "MANIFEST", "Bundle"]
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.safetensors"
 # Not blocking: a pipe put in a file's place must not hang us.
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-
-# A file inside the bundle: forward slashes, no "..", no leading slash, no hidden names.
-RelativePath = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$")]
-Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class FileEntry(Strict):
-    """One file's hash and size in bytes."""
-
-    sha256: Digest
-    size: Annotated[StrictInt, Field(ge=0)]
-
-
-class Packed(Strict):
-    """One output that holds every per-row head side by side, so that one copy brings them all off the device.
-
-    A head of one number per token or pixel is not in it: it is large, and copied only where it is wanted.
-
-    `columns` maps a head to its columns `[start, stop)` of the output `[batch, total]`, `shapes` to one row's shape.
-    """
-
-    output: StrictStr
-    columns: dict[str, tuple[StrictInt, StrictInt]]
-    shapes: dict[str, tuple[StrictInt, ...]]
-
-
-class Graph(Strict):
-    """One computation in one format."""
-
-    id: StrictStr
-    file: RelativePath
-    format: Literal["onnx", "torchscript"]
-    precision: Literal["fp32"] = "fp32"
-    inputs: tuple[StrictStr, ...]  # by position
-    outputs: tuple[StrictStr, ...]  # by position: heads sorted by name, then the packed output where there is one
-    packed: Packed | None
-
-
-class Manifest(Strict):
-    """The content of `manifest.json`."""
-
-    format: Literal[1] = 1
-    spec: ModelSpec
-    graphs: tuple[Graph, ...] = Field(min_length=1)
-    files: dict[RelativePath, FileEntry]
-    tolerance: Tolerance  # of the golden samples, on the CPU
-    parity: dict[str, float]  # graph id: largest absolute difference seen at export
-    versions: dict[str, str]
-    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)  # by head, where training is known
 
 
 class Bundle:
@@ -150,10 +105,14 @@ class Bundle:
         return cls(folder, manifest, hashlib.sha256(data).hexdigest())
 
     def _check_graphs(self) -> None:
-        """Every graph takes the spec's inputs and returns every head."""
+        """There is a graph of everything, and every such graph takes the spec's inputs and returns every head."""
         inputs, heads = set(array_specs(self.spec)), set(self.spec.heads)
         dense = {name for name, head in self.spec.heads.items() if isinstance(head, DENSE_HEADS)}
-        for graph in self.manifest.graphs:
+        ids = [graph.id for graph in self.manifest.graphs]
+        fused = [graph for graph in self.manifest.graphs if graph.part == "fused"]
+        if len(set(ids)) != len(ids) or set(ids) != set(self.manifest.parity) or not fused:
+            raise BundleError(f"{self.folder}: {MANIFEST} does not name its graphs: export the bundle again")
+        for graph in fused:
             packed = graph.packed
             columns = set() if packed is None else set(packed.columns)
             shapes = set() if packed is None else set(packed.shapes)
@@ -164,7 +123,7 @@ class Bundle:
 
     def _check_listing(self) -> None:
         expected = {MANIFEST, *self.manifest.files}
-        needed = {GOLDEN, *(graph.file for graph in self.manifest.graphs)}
+        needed = {GOLDEN, *(file for graph in self.manifest.graphs for file in graph.files)}
         needed |= {value.tokenizer for value in self.spec.inputs.values() if isinstance(value, TextInput)}
         if not needed <= expected:
             raise BundleError(f"{self.folder}: the manifest lists no {min(needed - expected)}: export the bundle again")
@@ -213,6 +172,31 @@ class Bundle:
                 "export the bundle again"
             )
         return data
+
+    def graph_files(self, graph: Graph) -> dict[str, bytes]:
+        """A graph's files by name, verified.
+
+        Raises:
+            BundleError: a file is not the one that the manifest names.
+        """
+        return {name: self.read(name) for name in graph.files}
+
+    def tuning(self) -> Tuning | None:
+        """The fastest graph per kind of device, where `polyhead bench --write` measured it.
+
+        Raises:
+            BundleError: it names a graph that is not there.
+        """
+        if TUNING not in self.manifest.files:
+            return None
+        try:
+            tuning = Tuning.load(self.read(TUNING))
+        except ValueError as error:
+            raise BundleError(f"{self.folder}: {TUNING} is damaged ({error}): measure again") from None
+        for choice in tuning.devices.values():
+            if choice.graph not in self.manifest.graph_ids:
+                raise BundleError(f"{self.folder}: {TUNING} names graph {choice.graph!r}: measure again")
+        return tuning
 
     def prototypes(self) -> dict[str, Prototypes]:
         """The classes enrolled for each oneshot head; none where nobody has enrolled any.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -32,7 +33,13 @@ class Batch:
     positions: Array
 
 
-def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int, max_tokens: int | None = None) -> list[Batch]:
+def collate(
+    spec: ModelSpec,
+    queries: Sequence[Query],
+    max_rows: int,
+    max_tokens: int | None = None,
+    max_bytes: int | None = None,
+) -> list[Batch]:
     """As few batches as shapes and limits allow: one, where every row has the same shape.
 
     A free dimension with a pad value (and every text) is filled up to the longest row; without one, rows of equal shape
@@ -41,10 +48,12 @@ def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int, max_tokens
 
     Args:
         spec: the model's.
-        queries: decoded, their texts encoded.
+        queries: decoded, their texts encoded. In each row, dimensions of one name have one length.
         max_rows: of a batch.
         max_tokens: of a batch, rows times the longest row's tokens; a longer row is a batch of its own. Any number
             where None.
+        max_bytes: of a batch's tensors with free dimensions, padding counted; a larger row is a batch of its own. Any
+            number where None.
     """
     total = sum(query.rows for query in queries)
     arrays = array_specs(spec)
@@ -58,39 +67,67 @@ def collate(spec: ModelSpec, queries: Sequence[Query], max_rows: int, max_tokens
     }
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for index in range(total):
-        key = tuple(rows[name][index].shape for name, array in arrays.items() if array.pad is None)
+        key = tuple(rows[name][index].shape for name, array in arrays.items() if array.free and array.pad is None)
         groups.setdefault(key, []).append(index)
+    room = _Room(arrays, rows, max_rows, max_tokens, max_bytes)
     batches = []
     for members in groups.values():
-        padded = [name for name, array in arrays.items() if array.pad is not None]
-        sizes = {index: max((rows[name][index].size for name in padded), default=0) for index in members}
-        tokens = {index: _tokens(arrays, rows, index) for index in members}
-        for part in _parts(members, sizes, tokens, max_rows, max_tokens):
+        for part in room.parts(members):
             inputs = {name: _stacked(arrays[name], [column[i] for i in part]) for name, column in rows.items()}
             batches.append(Batch(inputs, np.asarray(part)))
     return batches
 
 
-def _tokens(arrays: Mapping[str, ArraySpec], rows: Mapping[str, Sequence[Array]], index: int) -> int:
-    """Of the longest of a row's texts; 0 where it has none."""
-    return max((len(rows[name][index]) for name, array in arrays.items() if array.role == "ids"), default=0)
+class _Room:
+    """What fits into one batch, of rows that may stand in one.
+
+    Args:
+        arrays: of the model.
+        rows: of every array, each row.
+        max_rows, max_tokens, max_bytes: see `collate`.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, ArraySpec],
+        rows: Mapping[str, Sequence[Array]],
+        max_rows: int,
+        max_tokens: int | None,
+        max_bytes: int | None,
+    ) -> None:
+        self._texts = [rows[name] for name, array in arrays.items() if array.role == "ids"]
+        self._free = [rows[name] for name, array in arrays.items() if array.role == "value" and array.free]
+        self._max_rows = max_rows
+        self._max_tokens = float("inf") if max_tokens is None else max_tokens
+        self._max_bytes = float("inf") if max_bytes is None else max_bytes
+
+    def parts(self, members: list[int]) -> Iterator[list[int]]:
+        """Rows that make one batch each; in their order where all of them fit into one."""
+        tokens = {index: max((len(rows[index]) for rows in self._texts), default=0) for index in members}
+        shapes = {index: [rows[index].shape for rows in self._free] for index in members}
+        longest = [_longest(column) for column in zip(*shapes.values(), strict=True)]
+        if self._fits(len(members), max(tokens.values()), longest):
+            yield members
+            return
+        sizes = {index: sum(rows[index].size for rows in self._free) for index in members}
+        part: list[int] = []
+        for index in sorted(members, key=lambda index: (tokens[index], sizes[index])):  # the most tokens so far
+            longest = [_longest(pair) for pair in zip(longest, shapes[index], strict=True)] if part else shapes[index]
+            if part and not self._fits(len(part) + 1, tokens[index], longest):
+                yield part
+                part, longest = [], shapes[index]
+            part.append(index)
+        yield part
+
+    def _fits(self, count: int, tokens: int, longest: Sequence[tuple[int, ...]]) -> bool:
+        """Whether so many rows, the longest of so many tokens, the tensors of these shapes, make one batch."""
+        size = count * sum(prod(shape) * rows[0].itemsize for shape, rows in zip(longest, self._free, strict=True))
+        return count <= self._max_rows and count * tokens <= self._max_tokens and size <= self._max_bytes
 
 
-def _parts(
-    members: list[int], sizes: Mapping[int, int], tokens: Mapping[int, int], max_rows: int, max_tokens: int | None
-) -> Iterator[list[int]]:
-    """Rows that make one batch each; in their order where all of them fit into one."""
-    limit = float("inf") if max_tokens is None else max_tokens
-    if len(members) <= max_rows and len(members) * max(tokens[index] for index in members) <= limit:
-        yield members
-        return
-    part: list[int] = []
-    for index in sorted(members, key=lambda index: (tokens[index], sizes[index])):  # each has the most tokens so far
-        if part and (len(part) == max_rows or (len(part) + 1) * tokens[index] > limit):
-            yield part
-            part = []
-        part.append(index)
-    yield part
+def _longest(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape that holds all of these."""
+    return tuple(max(sizes) for sizes in zip(*shapes, strict=True))
 
 
 def _joined(parts: Sequence[Values]) -> Array:
@@ -108,9 +145,9 @@ def _array_rows(values: Values, array: ArraySpec) -> Sequence[Array]:
 
 
 def _stacked(array: ArraySpec, rows: Sequence[Array]) -> Array:
-    if array.pad is None:
+    if not array.free or array.pad is None:
         return np.stack(rows)
-    longest = tuple(max(row.shape[axis] for row in rows) for axis in range(rows[0].ndim))
+    longest = _longest([row.shape for row in rows])
     if array.longest is not None:
         longest = (min(array.longest, max(1, -(-longest[0] // TOKEN_STEP)) * TOKEN_STEP),)
     padded = np.full((len(rows), *longest), array.pad, dtype=rows[0].dtype)

@@ -7,13 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from polyhead.models.arrays import array_specs, text_arrays
-from polyhead.models.spec import DENSE_HEADS
 from polyhead.models.tokenizer import Encoding
-from polyhead.serving.bundle import Bundle, Graph
+from polyhead.serving.bundle import Bundle
+from polyhead.serving.choosing import Chosen, choose
 from polyhead.serving.errors import GoldenMismatch, InvalidInstance, RuntimeUnavailable
 from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault, one_by_one
+from polyhead.serving.manifest import Graph
 from polyhead.serving.request import Query
 from polyhead.serving.runtimes import base
+from polyhead.serving.split import SplitRuntime
 from polyhead.serving.texts import Texts
 
 __all__ = ["Engine", "unpack"]
@@ -41,28 +43,45 @@ class Engine:
         self.bundle = bundle
         self.graph = graph
         self.runtime = runtime
-        self.dense = tuple(name for name, head in bundle.spec.heads.items() if isinstance(head, DENSE_HEADS))
+        packed = () if graph.packed is None else graph.packed.columns
+        # Copied where they are wanted: heads of one output per token or pixel, and all heads of split graphs.
+        self.single = tuple(name for name in bundle.spec.heads if name not in packed)
         self.forwards = 0
         self.rows = 0
 
     @classmethod
-    def load(cls, bundle: Bundle, runtime: str = "auto", device: str = "auto", threads: int = 1) -> Engine:
-        """Load a bundle's graph into a runtime.
+    def load(
+        cls, bundle: Bundle, runtime: str = "auto", device: str = "auto", threads: int = 1, precision: str = "auto"
+    ) -> Engine:
+        """Load a bundle's graph into a runtime; see `polyhead.serving.choosing`.
 
         Raises:
             RuntimeUnavailable: the bundle has no graph for this runtime, or it is not installed.
             DeviceUnavailable: the device was asked for by name and is not there.
         """
         device = base.resolve_device(device)
-        by_format = {graph.format: graph for graph in bundle.manifest.graphs}
-        candidates = list(base.FORMATS) if runtime == "auto" else [runtime]
-        for name in candidates:
-            graph = by_format.get(base.FORMATS.get(name, ""))  # type: ignore[call-overload]
-            if graph is not None:
-                return cls(bundle, graph, base.load(name, graph, bundle.read(graph.file), device, threads))
-        raise RuntimeUnavailable(
-            f"bundle {bundle.title} has no graph for runtime {runtime!r} (it has: {', '.join(sorted(by_format))})"
-        )
+        return cls.of(bundle, choose(bundle, runtime, device, precision), device, threads)
+
+    @classmethod
+    def of(cls, bundle: Bundle, chosen: Chosen, device: str, threads: int = 1) -> Engine:
+        """Load one graph into one runtime, both chosen already; `device` as `base.resolve_device` returned it."""
+        graph = chosen.graph
+        return cls(bundle, graph, base.load(chosen.runtime, graph, bundle.graph_files(graph), device, threads))
+
+    @classmethod
+    def split(cls, bundle: Bundle, device: str, threads: int = 1) -> Engine:
+        """Load the graphs of trunk and heads; `device` as `base.resolve_device` returned it.
+
+        Raises:
+            RuntimeUnavailable: the bundle has none.
+        """
+        if bundle.manifest.unsplit is not None:
+            raise RuntimeUnavailable(
+                f"bundle {bundle.title} has no graphs of trunk and heads: {bundle.manifest.unsplit}"
+            )
+        arrays, heads = tuple(array_specs(bundle.spec)), bundle.spec.head_names
+        trunk = bundle.manifest.graph("trunk-onnx").model_copy(update={"inputs": arrays, "outputs": heads})
+        return cls(bundle, trunk, SplitRuntime.load(bundle, device, threads))
 
     def run(self, inputs: Mapping[str, Array], heads: Collection[str] | None = None) -> dict[str, Array]:
         """One forward pass.
@@ -79,8 +98,8 @@ class Engine:
         self.forwards += 1
         self.rows += len(ordered[0])
         packed = self.graph.packed
-        dense = [name for name in self.dense if heads is None or name in heads]
-        names = [*(() if packed is None else (packed.output,)), *dense]
+        single = [name for name in self.single if heads is None or name in heads]
+        names = [*(() if packed is None else (packed.output,)), *single]
         outputs = dict(zip(names, self.runtime.run(ordered, names), strict=True))
         rows = {} if packed is None else unpack(self.graph, outputs.pop(packed.output))
         return {**rows, **outputs}
@@ -104,8 +123,15 @@ class Engine:
         """
         golden = self.bundle.golden()
         self._require_tokens(golden)
-        outputs = self.run(golden.inputs)
-        alone = one_by_one(self.run, golden.inputs, array_specs(self.bundle.spec), outputs)
+        try:
+            outputs = self.run(golden.inputs)
+            alone = one_by_one(self.run, golden.inputs, array_specs(self.bundle.spec), outputs)
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]  # of TorchScript's, the last says what
+            raise GoldenMismatch(
+                f"bundle {self.bundle.title}: {self.graph.file} does not run on the golden samples "
+                f"({self.runtime.name} on {self.runtime.device}): {lines[-1]}; export the bundle again"
+            ) from error
         for candidate, how in ((outputs, "together"), (alone, "one by one")):
             self._require_golden(candidate, golden, how)
         return {head: difference(outputs[head], golden.outputs[head]) for head in outputs}
@@ -133,9 +159,9 @@ class Engine:
         )
 
     def _require_golden(self, outputs: Mapping[str, Array], golden: Golden, how: str) -> None:
-        tolerance: Tolerance = self.bundle.manifest.tolerance.on(self.runtime.device)
+        tolerance: Tolerance = self.graph.tolerance.on(self.runtime.device)
         for head, spec in self.bundle.spec.heads.items():
-            wrong = fault(spec, outputs[head], golden.outputs[head], tolerance)
+            wrong = fault(spec, outputs[head], golden.outputs[head], tolerance, self.graph.agreement)
             if wrong is not None:
                 raise GoldenMismatch(
                     f"bundle {self.bundle.title}: head {head!r} of {self.graph.file} does not reproduce "

@@ -25,26 +25,26 @@ from polyhead.models.spec import (
 )
 from polyhead.models.textarray import array_to_texts, texts_to_array
 
-__all__ = ["Array", "Golden", "Tolerance", "difference", "fault", "one_by_one", "trimmed"]
+__all__ = ["Array", "Golden", "Tolerance", "decisions", "difference", "fault", "one_by_one", "trimmed"]
 
 Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
-
-MIN_COSINE = 0.9999  # of an embedding and its reference
 
 
 class Tolerance(Strict):
     """How far a graph's numbers may be from eager's: `|graph - eager| <= atol + rtol * scale`.
 
     The scale is the largest `|eager|` of that head in that row. Per element it would refuse sound graphs: a logit near
-    zero is a difference of large sums, and its rounding error is as large as theirs.
+    zero is a difference of large sums, and its rounding error is as large as theirs. A vector's direction is the same
+    where its cosine with eager's is at least `cosine`.
     """
 
     atol: float = Field(gt=0)
     rtol: float = Field(ge=0)
+    cosine: float = Field(default=0.9999, gt=0, le=1)
 
     def on(self, device: str) -> Tolerance:
         """The same on a device: a GPU sums in another order, so ten times as far."""
-        return self if device == "cpu" else Tolerance(atol=self.atol * 10, rtol=self.rtol * 10)
+        return self if device == "cpu" else self.model_copy(update={"atol": self.atol * 10, "rtol": self.rtol * 10})
 
 
 class Golden:
@@ -129,11 +129,15 @@ def difference(actual: Array, expected: Array) -> float:
     return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max(initial=0.0))
 
 
-def fault(head: HeadSpec, actual: Array, expected: Array, tolerance: Tolerance) -> str | None:
+def fault(head: HeadSpec, actual: Array, expected: Array, tolerance: Tolerance, agreement: float = 1.0) -> str | None:
     """What is wrong with a head's output beside eager's, in words; None where nothing is.
 
     Values first, then decisions: the label of the largest logit, the side of the threshold, the direction of a vector.
-    A decision counts where eager's own margin is wider than twice the absolute tolerance.
+    Args:
+        head: its spec.
+        actual, expected: raw outputs `[rows, …]`, the graph's and eager's.
+        tolerance: of values.
+        agreement: the least share of clear decisions that must be eager's.
     """
     if actual.shape != expected.shape:
         return f"shape {list(actual.shape)}, eager has {list(expected.shape)}"
@@ -151,28 +155,36 @@ def fault(head: HeadSpec, actual: Array, expected: Array, tolerance: Tolerance) 
             f"error {error[row].max():.3g} in row {row}, allowed {allowed[row].max():.3g} "
             f"({int(beyond.sum())} of {beyond.size} values beyond it)"
         )
-    return _decision_fault(head, wide, reference, 2 * tolerance.atol)
+    clear, same = decisions(head, wide, reference, tolerance)
+    if same >= agreement * clear:
+        return None
+    wanted = "" if agreement == 1.0 else f", wanted {agreement:.2%} the same"
+    return f"{clear - same} of {clear} clear decisions differ{wanted}"
 
 
-def _decision_fault(head: HeadSpec, actual: Array, expected: Array, margin: float) -> str | None:
+def decisions(head: HeadSpec, actual: Array, expected: Array, tolerance: Tolerance) -> tuple[int, int]:
+    """How many of eager's decisions are clear, and how many of these the graph makes too.
+
+    A decision is the label of the largest logit, the side of the threshold, the direction of a vector; it is clear
+    where eager's own margin is wider than twice the absolute tolerance. A regression decides nothing.
+    """
+    margin = 2 * tolerance.atol
     match head:
-        case ClassificationHead():
-            top = np.sort(expected, axis=1)[:, -2:]
-            clear = top[:, 1] - top[:, 0] > margin
-            wrong = (actual.argmax(axis=1) != expected.argmax(axis=1)) & clear
-        case MultilabelHead():
-            threshold = np.clip(np.broadcast_to(np.asarray(head.threshold), (len(head.labels),)), 1e-12, 1 - 1e-12)
-            logit = np.log(threshold / (1 - threshold))
-            wrong = ((actual >= logit) != (expected >= logit)) & (np.abs(expected - logit) > margin)
-        case TokensHead() | SegmentationHead():
+        case ClassificationHead() | TokensHead() | SegmentationHead():
             axis = 2 if isinstance(head, TokensHead) else 1
             top = np.sort(expected, axis=axis).take([-2, -1], axis=axis)
             clear = np.ptp(top, axis=axis) > margin
-            wrong = (actual.argmax(axis=axis) != expected.argmax(axis=axis)) & clear
+            same = actual.argmax(axis=axis) == expected.argmax(axis=axis)
+        case MultilabelHead():
+            threshold = np.clip(np.broadcast_to(np.asarray(head.threshold), (len(head.labels),)), 1e-12, 1 - 1e-12)
+            logit = np.log(threshold / (1 - threshold))
+            clear = np.abs(expected - logit) > margin
+            same = (actual >= logit) == (expected >= logit)
         case EmbeddingHead() | OneShotHead():
             lengths = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
             cosine = (actual * expected).sum(axis=1) / np.maximum(lengths, 1e-30)
-            wrong = (cosine < MIN_COSINE) & (lengths > margin)
+            clear = lengths > margin
+            same = cosine >= tolerance.cosine
         case _:
-            return None
-    return f"{int(wrong.sum())} of {wrong.size} decisions differ" if wrong.any() else None
+            return 0, 0
+    return int(clear.sum()), int((clear & same).sum())

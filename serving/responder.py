@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from polyhead.models.spec import TokensHead
+from polyhead.models.spec import SegmentationHead, TokensHead
 from polyhead.models.tokenizer import Encoding
-from polyhead.serving.answers import HeadAnswers
+from polyhead.serving.answers import HeadAnswers, Output
 from polyhead.serving.collate import collate
 from polyhead.serving.dense import DenseOutputs
 from polyhead.serving.engine import Engine
@@ -43,7 +43,7 @@ class Responder:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine = engine
         self.texts = Texts.of(engine.bundle)
-        self.dense = DenseOutputs(engine.bundle, settings.max_dense_bytes)
+        self.dense = DenseOutputs(engine, settings.max_dense_bytes)
         self.prototypes = engine.bundle.prototypes()
         self.settings = settings
         self.spec = engine.bundle.spec
@@ -98,7 +98,7 @@ class Responder:
             for query, end in zip(queries, ends, strict=True)
         ]
 
-    def _answers(self, name: str, output: Array, queries: Sequence[Query]) -> HeadAnswers:
+    def _answers(self, name: str, output: Output, queries: Sequence[Query]) -> HeadAnswers:
         head = self.spec.heads[name]
         texts: list[Encoding] = []
         if isinstance(head, TokensHead):
@@ -106,16 +106,23 @@ class Responder:
             texts = [encoding for query in queries for encoding in query.inputs[source]]  # type: ignore[misc]
         return HeadAnswers(head, output, texts, self.prototypes.get(name))
 
-    def _forward(self, queries: Sequence[Query], heads: Collection[str]) -> Mapping[str, Array]:
+    def _forward(self, queries: Sequence[Query], heads: Collection[str]) -> Mapping[str, Output]:
         """Every wanted head's raw output for every row, in the order of the queries."""
-        settings = self.settings
-        batches = collate(self.spec, queries, settings.max_rows_per_forward, settings.max_tokens_per_forward)
+        bounds = self.settings
+        batches = collate(
+            self.spec, queries, bounds.max_rows_per_forward, bounds.max_tokens_per_forward, bounds.max_input_bytes
+        )
         if len(batches) == 1:  # positions are in order already
             return self.engine.run(batches[0].inputs, heads)
         parts = [self.engine.run(batch.inputs, heads) for batch in batches]
-        return {
-            head: _restored([part[head] for part in parts], [batch.positions for batch in batches]) for head in parts[0]
-        }
+        places = [batch.positions for batch in batches]
+        found: dict[str, Output] = {}
+        for head in parts[0]:
+            outputs = [part[head] for part in parts]
+            masks = isinstance(self.spec.heads[head], SegmentationHead)
+            sizes = {output.shape[1:] for output in outputs}
+            found[head] = _in_order(outputs, places) if masks and len(sizes) > 1 else _restored(outputs, places)
+        return found
 
     def _response(
         self,
@@ -154,8 +161,20 @@ def _restored(parts: Sequence[Array], positions: Sequence[Array]) -> Array:
     return whole
 
 
-def _finite_rows(output: Array) -> Array | None:
+def _in_order(parts: Sequence[Array], positions: Sequence[Array]) -> list[Array]:
+    """The outputs of several batches row by row in the order of the rows, each of the size it has."""
+    rows = {
+        int(place): row
+        for part, places in zip(parts, positions, strict=True)
+        for place, row in zip(places, part, strict=True)
+    }
+    return [rows[place] for place in range(len(rows))]
+
+
+def _finite_rows(output: Output) -> Array | None:
     """Which rows are finite; None where all are, which one sum can tell."""
+    if isinstance(output, list):
+        return np.array([_finite_rows(row[None]) is None for row in output])
     with np.errstate(invalid="ignore"):  # infinities of both signs
         if np.isfinite(output.sum(dtype=np.float64)):
             return None

@@ -12,7 +12,8 @@ from polyhead.serving.errors import LaunchError
 
 __all__ = ["Device", "RuntimeChoice", "Settings", "available_cores"]
 
-RuntimeChoice = Literal["auto", "onnxruntime", "torchscript"]
+RuntimeChoice = Literal["auto", "onnxruntime", "torchscript", "program", "aotinductor"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Count = Annotated[int, Field(ge=1)]
 
@@ -21,6 +22,7 @@ class Settings(Strict):
     """Settings of one served model, as `polyhead_<name>` in config.properties or `--<name>` on the command line."""
 
     runtime: RuntimeChoice = "auto"
+    precision: PrecisionChoice = "auto"  # of the graph; auto: what polyhead bench found fastest, else fp32
     device: Device = "auto"
     workers: Count = 1  # processes per model; each holds the whole model
     threads: Annotated[int, Field(ge=0)] = 0  # of one forward pass; 0: cores / workers

@@ -16,6 +16,7 @@ from polyhead.serving.errors import (
     UnknownOption,
 )
 from polyhead.serving.protocol import rows
+from polyhead.serving.protocol.lengths import require_lengths
 from polyhead.serving.request import HttpRequest, Query, choose_heads, parse_options
 from polyhead.serving.settings import Settings
 
@@ -63,6 +64,7 @@ def _decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
     options = parse_options(body.get("options"))
     columns = _columns(spec, instances)
     inputs = {n: rows.parse(n, spec.inputs[n], values, settings.max_image_pixels) for n, values in columns.items()}
+    require_lengths(spec, inputs)
     return Query(len(instances), inputs, heads, options)
 
 

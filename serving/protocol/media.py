@@ -5,6 +5,7 @@ from __future__ import annotations
 from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput, TextInput
 from polyhead.serving.errors import UnsupportedMediaType
 from polyhead.serving.protocol import images, rows
+from polyhead.serving.protocol.lengths import require_lengths
 from polyhead.serving.request import HttpRequest, Query, Values, choose_heads, find_header
 from polyhead.serving.settings import Settings
 
@@ -32,7 +33,9 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
     name, only = next(iter(spec.inputs.items()))
     wanted = find_header(request.headers, HEADS_HEADER)
     heads = choose_heads(spec, None if wanted is None else [part.strip() for part in wanted.split(",")])
-    return Query(1, {name: _row(name, only, request, settings)}, heads, single=True)
+    inputs = {name: _row(name, only, request, settings)}
+    require_lengths(spec, inputs, single=True)
+    return Query(1, inputs, heads, single=True)
 
 
 def media_types(spec: ModelSpec) -> tuple[str, ...]:

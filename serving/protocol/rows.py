@@ -80,11 +80,15 @@ def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray, loc: Place
     """Little-endian numbers, without a copy where the bytes allow, to one row `[1, …]`; one free dimension is inferred.
 
     Raises:
-        InvalidInstance: the number of bytes does not make the shape.
+        InvalidInstance: the number of bytes does not make the shape, or does not tell it.
         InputNotFinite: NaN or infinity.
     """
     dtype, unit, shape = _layout(spec.dtype, spec.shape)
-    if len(spec.free) > 1 or (len(data) % unit if spec.free else len(data) != unit) or not data:
+    if len(spec.free) > 1:
+        raise InvalidInstance(
+            f"input {name!r}: {len(data)} bytes do not tell the lengths in shape {_text(spec.shape)}: send JSON", loc
+        )
+    if (len(data) % unit if spec.free else len(data) != unit) or not data:
         raise InvalidInstance(
             f"input {name!r}: {len(data)} bytes, wanted {spec.dtype} little-endian of shape {_text(spec.shape)} "
             f"({'a multiple of ' if spec.free else ''}{unit} bytes)",
@@ -123,7 +127,7 @@ def _layout(dtype: str, shape: tuple[int | str, ...]) -> tuple[np.dtype[Any], in
 
 
 def row_bytes(spec: InputSpec) -> int:
-    """Bytes of one row as the graph takes it; a free dimension counts once, its length is bounded by the body's."""
+    """Bytes of one row as the graph takes it; a free dimension counts once, for the body's size bounds its length."""
     if not isinstance(spec, ImageInput | TensorInput):
         return 0
     return _layout(spec.dtype, spec.shape)[1]

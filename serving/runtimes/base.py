@@ -1,19 +1,26 @@
-"""What every runtime offers, and how one is chosen: graph bytes in, then arrays in, arrays out."""
+"""What every runtime offers: a graph's files in, then arrays in, arrays out."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from polyhead.serving.bundle import Graph
 from polyhead.serving.errors import DeviceUnavailable, RuntimeUnavailable
 from polyhead.serving.golden import Array
+from polyhead.serving.manifest import Format, Graph
 
-__all__ = ["FORMATS", "Runtime", "load", "resolve_device"]
+__all__ = ["AUTO", "FORMATS", "Runtime", "load", "resolve_device"]
 
-# By runtime: the graph format it reads, and the module that holds it. The first that has a graph is `auto`.
-FORMATS = {"onnxruntime": "onnx", "torchscript": "torchscript"}
+# By runtime, each a module here: the graph format it reads.
+FORMATS: dict[str, Format] = {
+    "onnxruntime": "onnx",
+    "torchscript": "torchscript",
+    "program": "program",
+    "aotinductor": "program",  # compiled from it, for one machine
+}
+# Where nothing was asked for and nothing measured: the first that the bundle has a graph for.
+AUTO = ("onnxruntime", "torchscript", "program")
 
 
 class Runtime(Protocol):
@@ -52,13 +59,13 @@ def resolve_device(device: str) -> str:
     return f"cuda:{index}"
 
 
-def load(runtime: str, graph: Graph, data: bytes, device: str, threads: int) -> Runtime:
-    """Load a graph's bytes into a runtime.
+def load(runtime: str, graph: Graph, files: Mapping[str, bytes], device: str, threads: int) -> Runtime:
+    """Load a graph into a runtime.
 
     Args:
         runtime: a key of `FORMATS`.
         graph: its entry in the manifest.
-        data: the verified bytes.
+        files: the verified content of `graph.files`, by name.
         device: as `resolve_device` returned it.
         threads: of one forward pass on the CPU.
 
@@ -71,5 +78,5 @@ def load(runtime: str, graph: Graph, data: bytes, device: str, threads: int) -> 
         raise RuntimeUnavailable(
             f"runtime {runtime!r} is not installed ({error.name} is missing): pip install 'polyhead[serve]'"
         ) from None
-    loaded: Runtime = module.load(graph, data, device, threads)
+    loaded: Runtime = module.load(graph, files, device, threads)
     return loaded

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from polyhead.serving.bundle import Bundle
+from polyhead.serving.choosing import choose
 from polyhead.serving.engine import Engine
 from polyhead.serving.errors import (
     BundleError,
@@ -30,6 +31,7 @@ from polyhead.serving.errors import (
 from polyhead.serving.protocol.json import encode_error
 from polyhead.serving.request import HttpRequest, HttpResponse, find_header
 from polyhead.serving.responder import Responder
+from polyhead.serving.runtimes import base
 from polyhead.serving.settings import Settings
 
 __all__ = ["HANDLER_FILE", "HANDLER_SOURCE", "PolyheadHandler"]
@@ -57,6 +59,7 @@ class PolyheadHandler:
 
     def __init__(self) -> None:
         self.responder: Responder | None = None
+        self._why = ""
         self._headers: tuple[tuple[str, str], ...] = ()
         self._max_response = MAX_RESPONSE
 
@@ -82,7 +85,7 @@ class PolyheadHandler:
         logging.getLogger().setLevel(logging.WARNING)
         gc.collect()
         gc.freeze()
-        _report(report, {"ok": True, "runtime": engine.runtime.name, "device": engine.runtime.device})
+        _report(report, {"ok": True, **self._about(engine)})
 
     def _load(self, context: Any, config: Mapping[str, Any]) -> Responder:
         properties = context.system_properties
@@ -97,7 +100,10 @@ class PolyheadHandler:
         device = settings.device
         if device in ("auto", "cuda") and properties.get("gpu_id") is not None:
             device = f"cuda:{properties['gpu_id']}"
-        engine = Engine.load(bundle, settings.runtime, device, settings.threads_per_worker())
+        device = base.resolve_device(device)
+        chosen = choose(bundle, settings.runtime, device, settings.precision)
+        self._why = chosen.why
+        engine = Engine.of(bundle, chosen, device, settings.threads_per_worker())
         engine.replay_golden()
         engine.warm_up([settings.max_batch_size, 1])
         engine.forwards = engine.rows = 0
@@ -140,8 +146,7 @@ class PolyheadHandler:
         content = {
             "model": bundle.title,
             "bundle": bundle.digest[:12],
-            "runtime": engine.runtime.name,
-            "device": engine.runtime.device,
+            **self._about(engine),
             "pid": os.getpid(),
             "spec": bundle.spec.model_dump(mode="json"),
             "counts": {
@@ -153,6 +158,11 @@ class PolyheadHandler:
             },
         }
         return HttpResponse(200, "OK", orjson.dumps(content))
+
+    def _about(self, engine: Engine) -> dict[str, str]:
+        """What answers, and why that: graph, runtime and device."""
+        runtime = engine.runtime
+        return {"graph": engine.graph.id, "runtime": runtime.name, "device": runtime.device, "why": self._why}
 
 
 def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:

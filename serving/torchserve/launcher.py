@@ -46,11 +46,22 @@ LONGEST_SOCKET = 107
 
 @dataclass(frozen=True)
 class Served:
-    """One model that is ready."""
+    """One model that is ready.
+
+    Attributes:
+        bundle: what is served.
+        graph: its id.
+        runtime, device: that run it.
+        why: these were chosen.
+        workers: processes.
+        threads: of one forward pass.
+    """
 
     bundle: Bundle
+    graph: str
     runtime: str
     device: str
+    why: str
     workers: int
     threads: int
 
@@ -205,12 +216,13 @@ class Server:
                     )
                 time.sleep(POLL_SECONDS)
             report: Mapping[str, Any] = reports[0]
-            golden = bundle.golden()
+            golden, graph = bundle.golden(), bundle.manifest.graph(report["graph"])
             for row in range(golden.rows):
                 self._require_starting(cancelled)
-                readiness.replay_golden(client, self.addresses, bundle, golden, report["device"], row)
+                readiness.replay_golden(client, self.addresses, bundle, golden, graph, report["device"], row)
         threads = self.settings.threads_per_worker()
-        return Served(bundle, report["runtime"], report["device"], self.settings.workers, threads)
+        graph_id, runtime, device, why = (report[name] for name in ("graph", "runtime", "device", "why"))
+        return Served(bundle, graph_id, runtime, device, why, self.settings.workers, threads)
 
     def _require_starting(self, cancelled: Callable[[], bool]) -> None:
         """Whether waiting on makes sense: nobody has called it off, TorchServe runs, no worker has died."""

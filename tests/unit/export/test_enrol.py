@@ -54,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that knows nobody."""
     tokenizers = {"text": Tokenizer(tokenizer_json(), SPEC.inputs["text"])}
     made = Source(Counts(), SPEC, random_samples(SPEC, tokenizers=tokenizers), tokenizers=tokenizers)
-    return export(made, tmp_path_factory.mktemp("bundles") / "plain", ["onnx"])[0]
+    return export(made, tmp_path_factory.mktemp("bundles") / "plain", ["torchscript"])[0]
 
 
 def _query(*texts: str) -> Query:
@@ -63,7 +63,7 @@ def _query(*texts: str) -> Query:
 
 
 def _who(bundle: Bundle, text: str) -> str | None:
-    responder = Responder(Engine.load(bundle, "onnxruntime", "cpu"), Settings())
+    responder = Responder(Engine.load(bundle, "torchscript", "cpu"), Settings())
     (response,) = responder.respond([HttpRequest(text.encode(), "text/plain", {"x-polyhead-heads": "who"})])
     label: str | None = orjson.loads(response.body)["who"]["label"]
     return label

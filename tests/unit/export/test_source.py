@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from torch import nn
 from polyhead.export import source
 from polyhead.export.errors import ExportError
 from polyhead.models.spec import ModelSpec, SpecError, TextInput
-from polyhead.models.textarray import texts_to_array
 from polyhead.models.tokenizer import Tokenizer
 from polyhead.serving.prototypes import Prototypes
 from tests.unit.serving.wordpiece import tokenizer_json
@@ -133,41 +131,6 @@ def test_a_pickle_is_never_loaded(tmp_path):
         source.load_weights(nn.Linear(2, 3), tmp_path / "nothing.safetensors")
 
 
-SPEC = ModelSpec.parse(
-    {
-        "name": "m",
-        "version": "1",
-        "inputs": {"x": {"kind": "tensor", "shape": [2]}, "i": {"kind": "image", "size": [4, 5], "channels": "gray"}},
-        "heads": {"y": {"kind": "regression"}},
-    }
-)
-
-
-def test_random_samples_are_seeded_and_of_the_specs_shapes():
-    samples = source.random_samples(SPEC)
-    assert samples["x"].shape == (64, 2)
-    assert samples["x"].dtype == np.float32
-    assert samples["i"].shape == (64, 4, 5, 1)
-    assert samples["i"].dtype == np.uint8
-    assert samples["i"].max() > 200
-    np.testing.assert_array_equal(samples["x"], source.random_samples(SPEC)["x"])
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x": np.zeros((4, 2), np.float32)}, "the spec's inputs are"),
-        ({"x": np.zeros((4, 3), np.float32), "i": np.zeros((4, 4, 5, 1), np.uint8)}, r"wanted float32\[rows, 2\]"),
-        ({"x": np.zeros((4, 2), np.float64), "i": np.zeros((4, 4, 5, 1), np.uint8)}, "is float64"),
-        ({"x": np.zeros((1, 2), np.float32), "i": np.zeros((1, 4, 5, 1), np.uint8)}, "two rows or more"),
-    ],
-)
-def test_samples_that_do_not_fit_are_explained(tmp_path, arrays, message):
-    save_arrays(arrays, tmp_path / "s.safetensors")
-    with pytest.raises(ExportError, match=message):
-        source.load_samples(tmp_path / "s.safetensors", SPEC)
-
-
 # --- texts ----------------------------------------------------------------------------------------------------------
 
 TEXT = ModelSpec.parse(
@@ -188,84 +151,6 @@ def tokenizers(special: bool = True, **spec: object) -> dict[str, Tokenizer]:
     declared = TEXT.inputs["text"].model_copy(update=spec)
     assert isinstance(declared, TextInput)
     return {"text": Tokenizer(tokenizer_json(special=special), declared)}
-
-
-def test_texts_are_read_from_safetensors(tmp_path):
-    numbers = np.arange(6, dtype=np.float32).reshape(3, 2)
-    save_arrays({"text": texts_to_array(TEXTS), "x": numbers}, tmp_path / "s.safetensors")
-    samples = source.load_samples(tmp_path / "s.safetensors", TEXT)
-    assert samples["text"] == TEXTS
-    np.testing.assert_array_equal(samples["x"], numbers)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (texts_to_array(TEXTS[:1]), "input 'text' has 1 texts, wanted two or more"),
-        (texts_to_array([]), "input 'text' has 0 texts, wanted two or more"),
-        (texts_to_array(TEXTS[:2]), r"one number of rows for every input is wanted, got \{'text': 2, 'x': 3\}"),
-        (np.zeros((3, 2), np.int64), r"input 'text': texts are uint8 \[bytes\], got int64 \[3, 2\]"),
-        (np.frombuffer(b'{"a": 1}', np.uint8), "input 'text': not a list of texts"),
-        (np.frombuffer(b"[1, 2, 3]", np.uint8), "input 'text': not a list of texts"),
-        (np.frombuffer(b"turn on", np.uint8), "input 'text': Expecting value"),
-        (np.frombuffer(b"[" * 100_000, np.uint8), "input 'text': maximum recursion depth"),
-    ],
-)
-def test_texts_that_do_not_fit_are_explained(tmp_path, text, message):
-    save_arrays({"text": text, "x": np.zeros((3, 2), np.float32)}, tmp_path / "s.safetensors")
-    with pytest.raises(ExportError, match=message):
-        source.load_samples(tmp_path / "s.safetensors", TEXT)
-
-
-@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"instances": rows}], ids=["a list", "a request"])
-def test_samples_may_be_what_a_client_would_send(tmp_path, wrap):
-    rows = [{"text": text, "x": [i, 0.5]} for i, text in enumerate(TEXTS)]
-    path = tmp_path / "s.json"
-    path.write_text(json.dumps(wrap(rows), ensure_ascii=False), encoding="utf-8")
-    samples = source.load_samples(path, TEXT)
-    assert samples["text"] == TEXTS
-    np.testing.assert_array_equal(samples["x"], np.array([[0, 0.5], [1, 0.5], [2, 0.5]], np.float32))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('[{"text": "a", "x": [1, 2]}]', "one row, wanted two or more"),
-        ("[]", r'"instances" must be a list of one row or more \(at instances\)'),
-        ("[", "the body is not JSON"),
-        ('[{"text": "a", "x": [1, 2]}, {"text": 3, "x": [1, 2]}]', r"wanted a string, got 3 \(at instances.1.text\)"),
-        ('[{"text": "a", "x": [1, 2]}, {"text": "b"}]', r"input 'x' is missing \(at instances.1.x\)"),
-        (None, "No such file"),
-    ],
-)
-def test_instances_that_do_not_fit_are_explained(tmp_path, content, message):
-    path = tmp_path / "s.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ExportError, match=message) as caught:
-        source.load_samples(path, TEXT)
-    assert str(caught.value).startswith("samples ")
-    assert str(path) in str(caught.value)
-
-
-def test_random_texts_are_seeded_and_fit(tmp_path):
-    found = tokenizers()
-    samples = source.random_samples(TEXT, tokenizers=found)
-    assert len(samples["text"]) == len(samples["x"]) == 64
-    assert len(set(samples["text"])) > 20
-    assert samples["text"] == source.random_samples(TEXT, tokenizers=found)["text"]
-    assert samples["text"] != source.random_samples(TEXT, tokenizers=found, seed=1)["text"]
-    lengths = [len(encoding.ids) for encoding in found["text"].encode(samples["text"])]
-    assert min(lengths) >= 3  # a word and two special tokens
-    assert max(lengths) <= 12
-
-
-@pytest.mark.parametrize("max_length", [3, 4, 5, 64])
-def test_random_texts_fit_any_length(max_length):
-    found = tokenizers(max_length=max_length)
-    spec = TEXT.model_copy(update={"inputs": {"text": found["text"].spec}})
-    for seed in range(5):
-        found["text"].encode(source.random_samples(spec, tokenizers=found, seed=seed)["text"])
 
 
 def test_samples_become_what_the_graph_takes():

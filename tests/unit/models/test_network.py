@@ -138,7 +138,7 @@ def test_named_modules_are_a_mapping_by_any_name():
 
 
 def answers_as_exported(folder, inputs, width, heads):
-    """Export in both formats, then hold what each runtime answers against the network."""
+    """Export in every format, then hold what each runtime answers against the network."""
     spec = ModelSpec.parse(
         {"name": "m", "version": "1", "inputs": inputs, "heads": {name: {"kind": "regression"} for name in heads}}
     )
@@ -146,8 +146,8 @@ def answers_as_exported(folder, inputs, width, heads):
     model = MultiTaskNetwork(MLP(width, (8,)), {name: build_head(spec.heads[name], 8) for name in heads})
     source = Source(model, spec, random_samples(spec))
     bundle, proofs = assemble.export(source, folder / "bundle")
-    assert {proof.runtime for proof in proofs} == {"onnxruntime", "torchscript"}
-    for runtime in ("onnxruntime", "torchscript"):
+    assert {proof.runtime for proof in proofs} == {"onnxruntime", "torchscript", "program"}
+    for runtime in ("onnxruntime", "torchscript", "program"):
         outputs = Engine.load(Bundle.open(bundle.folder), runtime, "cpu").run(dict(source.samples))
         with torch.inference_mode():
             rows = {name: torch.from_numpy(array) for name, array in source.samples.items()}

@@ -89,7 +89,7 @@ def test_every_kind_parses_with_its_values_and_defaults(tmp_path):
             "mean": (0.1, 0.2, 0.3),
             "std": (0.5,),
         },
-        "motion": {"kind": "tensor", "dtype": "float64", "shape": ("steps", 6), "pad": 0},
+        "motion": {"kind": "tensor", "dtype": "float64", "shape": ("steps", 6), "lengths": {}, "pad": 0},
     }
     common = {"output": None, "description": ""}
     assert {name: content.model_dump() for name, content in spec.heads.items()} == {

@@ -248,6 +248,7 @@ def _example(
     data: dict[str, object],
     texts: Sequence[str] = (),
     prototypes: Mapping[str, Prototypes] | None = None,
+    apart: bool = False,
 ) -> Example:
     spec = ModelSpec.parse(data)
     torch.manual_seed(7)
@@ -259,7 +260,7 @@ def _example(
     if network is Logarithm:
         samples = {name: np.abs(array) + np.float32(0.1) for name, array in samples.items()}
     source = Source(made, spec, samples, tokenizers=tokenizers, prototypes=prototypes or {})
-    bundle, _ = export(source, factory.mktemp("bundles") / spec.name)
+    bundle, _ = export(source, factory.mktemp("bundles") / spec.name, apart=apart)
     return Example(bundle, made, samples)
 
 

@@ -21,7 +21,9 @@ from polyhead.serving.settings import Settings
 from tests.unit.serving.wordpiece import tokenizer_json
 
 ONNX = "graphs/fused.onnx"
-FILES = [GOLDEN, ONNX, "graphs/fused.ts", "parity.json"]
+GRAPHS = [ONNX, "graphs/fused.ts", "graphs/fused.pt2"]
+WEIGHTS = "graphs/weights.bin"
+FILES = [GOLDEN, *GRAPHS, WEIGHTS, "parity.json"]
 TOKENIZER = "preprocess/text/tokenizer.json"
 
 Forge = Callable[[Path, str, bytes], None]
@@ -57,7 +59,7 @@ def test_a_sound_bundle_opens(mlp, folder: Path):
     assert bundle.title == "mlp/1.0"
     assert bundle.manifest == mlp.bundle.manifest
     assert sorted(bundle.manifest.files) == sorted(FILES)
-    assert [graph.file for graph in bundle.manifest.graphs] == [ONNX, "graphs/fused.ts"]
+    assert [graph.file for graph in bundle.manifest.graphs] == GRAPHS
 
 
 def test_the_digest_is_the_hash_of_the_manifest(folder: Path):
@@ -216,11 +218,15 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "unknown key": (lambda m: m.update(extra=1), f"extra: {UNKNOWN}"),
     "unknown key of a graph": (lambda m: m["graphs"][0].update(path="x"), f"graphs.0.path: {UNKNOWN}"),
     "unknown key of the spec": (lambda m: m["spec"].update(titel="x"), f"spec.titel: {UNKNOWN}"),
-    "another format": (lambda m: m.update(format=2), "format: Input should be 1, got 2"),
+    "another format": (lambda m: m.update(format=1), "format: Input should be 2, got 1"),
     "no graphs": (lambda m: m.update(graphs=[]), "graphs: "),
     "no spec": (lambda m: m.pop("spec"), "spec: is missing"),
-    "no tolerance": (lambda m: m.pop("tolerance"), "tolerance: is missing"),
-    "a tolerance of zero": (lambda m: m["tolerance"].update(atol=0), "tolerance.atol: "),
+    "no tolerance": (lambda m: m["graphs"][0].pop("tolerance"), "graphs.0.tolerance: is missing"),
+    "a tolerance of zero": (lambda m: m["graphs"][0]["tolerance"].update(atol=0), "graphs.0.tolerance.atol: "),
+    "an agreement beyond all": (lambda m: m["graphs"][0].update(agreement=1.01), "graphs.0.agreement: "),
+    "an unknown precision": (lambda m: m["graphs"][0].update(precision="fp8"), "graphs.0.precision: "),
+    "an unknown part": (lambda m: m["graphs"][0].update(part="tail"), "graphs.0.part: "),
+    "an unknown device": (lambda m: m["graphs"][0].update(meant=["tpu"]), "graphs.0.meant.0: "),
     "a negative size": (lambda m: m["files"][GOLDEN].update(size=-1), f"files.{GOLDEN}.size: "),
     "a short hash": (lambda m: m["files"][GOLDEN].update(sha256="ab"), f"files.{GOLDEN}.sha256: "),
     "a graph of another kind": (lambda m: m["graphs"][0].update(format="pickle"), "graphs.0.format: "),
@@ -260,10 +266,60 @@ def test_a_graph_out_of_the_bundle_is_refused(folder: Path, path: str):
     assert _refused(folder).startswith(f"{folder / MANIFEST}: graphs.0.file: String should match pattern")
 
 
-@pytest.mark.parametrize(("name", "file"), [("a graph", ONNX), ("golden samples", GOLDEN)])
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_weights_out_of_the_bundle_are_refused(folder: Path, path: str):
+    _edit(folder, lambda m: m["graphs"][0].update(weights=path))
+    assert _refused(folder).startswith(f"{folder / MANIFEST}: graphs.0.weights: String should match pattern")
+
+
+UNNAMED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "two graphs of one id": lambda m: m["graphs"].append(m["graphs"][0]),
+    "a graph without proof": lambda m: m["parity"].pop("fused-onnx"),
+    "a proof without graph": lambda m: m["parity"].update({"fused-nose": m["parity"]["fused-onnx"]}),
+    "no graph of everything": lambda m: [g.update(part="trunk") for g in m["graphs"]],
+}
+
+
+@pytest.mark.parametrize("name", list(UNNAMED))
+def test_a_manifest_must_name_its_graphs(folder: Path, name: str):
+    _edit(folder, UNNAMED[name])
+    assert _refused(folder) == f"{folder}: {MANIFEST} does not name its graphs: export the bundle again"
+
+
+UNFIT: dict[str, Callable[[dict[str, Any]], object]] = {
+    "another input": lambda g: g.update(inputs=["y"]),
+    "a head less": lambda g: g.update(outputs=g["outputs"][1:]),
+    "not packed": lambda g: g.update(packed=None),
+    "a head less in the columns": lambda g: g["packed"]["columns"].pop("level"),
+    "a head less in the shapes": lambda g: g["packed"]["shapes"].pop("level"),
+}
+
+
+@pytest.mark.parametrize("name", list(UNFIT))
+def test_a_graph_must_fit_the_spec(folder: Path, name: str):
+    _edit(folder, lambda m: UNFIT[name](m["graphs"][0]))
+    assert _refused(folder) == f"{folder}: graph fused-onnx does not fit the spec: export the bundle again"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("a graph", ONNX), ("weights of a graph", WEIGHTS), ("golden samples", GOLDEN)]
+)
 def test_files_that_are_needed_must_be_listed(folder: Path, name: str, file: str):
     _edit(folder, lambda m: m["files"].pop(file))
     assert _refused(folder) == f"{folder}: the manifest lists no {file}: export the bundle again"
+
+
+def test_a_graphs_files_are_handed_out_verified(folder: Path):
+    bundle = Bundle.open(folder)
+    graph, script, _ = bundle.manifest.graphs
+    assert bundle.graph_files(graph) == {name: (folder / name).read_bytes() for name in (ONNX, WEIGHTS)}
+    assert list(bundle.graph_files(script)) == ["graphs/fused.ts"]
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[5] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{WEIGHTS} was changed"):
+        bundle.graph_files(graph)
+    bundle.graph_files(script)  # needs them not
 
 
 # --- golden samples -------------------------------------------------------------------------------------------------
@@ -387,7 +443,19 @@ def test_golden_texts_that_do_not_fit_are_refused(lexicon, text_folder: Path, fo
 
 @pytest.mark.parametrize(
     "module",
-    ["bundle", "errors", "golden", "protocol.json", "protocol.media", "collate", "answers", "client", "texts"],
+    [
+        "bundle",
+        "manifest",
+        "tuning",
+        "errors",
+        "golden",
+        "protocol.json",
+        "protocol.media",
+        "collate",
+        "answers",
+        "client",
+        "texts",
+    ],
 )
 def test_importing_it_imports_no_torch(module: str, tmp_path: Path):
     code = (

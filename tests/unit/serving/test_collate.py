@@ -254,3 +254,100 @@ def test_texts_beyond_the_limit_go_in_several_by_their_length(limit: int, sizes:
         assert batch.inputs["input_ids"].max(axis=1).tolist() == (batch.positions + 1).tolist()
         longest = int(batch.inputs["attention_mask"].sum(axis=1).max())
         assert len(batch.positions) == 1 or len(batch.positions) * longest <= limit
+
+
+# --- several inputs with free dimensions, and limits of bytes -------------------------------------------------------
+
+SHARED = _spec(
+    x={"kind": "tensor", "shape": ["steps", 2], "pad": -1},
+    mask={"kind": "tensor", "dtype": "bool", "shape": ["steps"], "pad": 0},
+    t={"kind": "text", "tokenizer": "t.json", "max_length": 20},
+    size={"kind": "tensor", "dtype": "int64", "shape": []},
+)
+PICTURES = _spec(
+    pixels={"kind": "tensor", "dtype": "uint8", "shape": ["height", "width"]},
+    depth={"kind": "tensor", "dtype": "float16", "shape": ["height", "width", 1]},
+    x={"kind": "tensor", "shape": ["steps", 2], "pad": 0},
+)
+
+
+def _shared(*steps: int, start: int = 0) -> Query:
+    return _query(
+        x=[_sequence(start + n, count) for n, count in enumerate(steps)],
+        mask=[np.ones(count, bool) for count in steps],
+        t=_encodings(*steps, start=start + 1),
+        size=np.arange(start, start + len(steps)),
+    )
+
+
+def test_inputs_that_share_a_dimension_are_filled_up_to_one_length():
+    (batch,) = collate(SHARED, [_shared(2, 5), _shared(3, start=2)], 100)
+    assert {name: array.shape for name, array in batch.inputs.items()} == {
+        "x": (3, 5, 2),
+        "mask": (3, 5),
+        "input_ids": (3, 8),
+        "attention_mask": (3, 8),
+        "size": (3,),
+    }
+    np.testing.assert_array_equal(batch.inputs["mask"].sum(axis=1), [2, 5, 3])
+    np.testing.assert_array_equal(batch.inputs["x"][..., 0] == -1, ~batch.inputs["mask"])
+    np.testing.assert_array_equal(batch.inputs["size"], [0, 1, 2])
+    assert batch.inputs["mask"].dtype == bool
+    assert batch.inputs["size"].dtype == np.int64
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 3, 4])
+def test_rows_that_share_a_dimension_stay_whole_in_batches_of_any_size(max_rows: int):
+    batches = collate(SHARED, [_shared(2, 5, 1), _shared(3, start=3)], max_rows)
+    _assert_covers(batches, 4)
+    for batch in batches:
+        assert batch.inputs["x"].shape[:2] == batch.inputs["mask"].shape
+        np.testing.assert_array_equal(batch.inputs["x"][:, 0, 0], batch.positions)
+        np.testing.assert_array_equal(batch.inputs["size"], batch.positions)
+        np.testing.assert_array_equal(batch.inputs["mask"].sum(axis=1), np.array([2, 5, 1, 3])[batch.positions])
+        np.testing.assert_array_equal(batch.inputs["attention_mask"].sum(axis=1), batch.inputs["mask"].sum(axis=1))
+
+
+def test_rows_are_grouped_by_the_dimensions_that_are_not_filled_up():
+    sizes = [(2, 3), (3, 2), (2, 3), (2, 3)]
+    query = _query(
+        pixels=[np.full(size, n, np.uint8) for n, size in enumerate(sizes)],
+        depth=[np.full((*size, 1), n, np.float16) for n, size in enumerate(sizes)],
+        x=[_sequence(n, n + 1) for n in range(4)],
+    )
+    batches = collate(PICTURES, [query], 100)
+    _assert_covers(batches, 4)
+    assert [batch.positions.tolist() for batch in batches] == [[0, 2, 3], [1]]
+    assert [batch.inputs["x"].shape for batch in batches] == [(3, 4, 2), (1, 2, 2)]
+    for batch in batches:
+        assert batch.inputs["depth"].shape == (*batch.inputs["pixels"].shape, 1)
+        for name, dtype in (("pixels", np.uint8), ("depth", np.float16), ("x", np.float32)):
+            assert batch.inputs[name].dtype == dtype
+            np.testing.assert_array_equal(batch.inputs[name].reshape(len(batch.positions), -1)[:, 0], batch.positions)
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"), [(None, [5]), (5 * 64, [5]), (5 * 64 - 1, [4, 1]), (48, [3, 1, 1]), (1, [1, 1, 1, 1, 1])]
+)
+def test_padding_counts_against_the_limit_of_bytes(limit: int | None, sizes: list[int]):
+    rows = [_sequence(n, steps) for n, steps in enumerate([8, 1, 2, 1, 3])]  # 8 bytes a step
+    batches = collate(PADDED, [_query(x=rows)], 100, max_bytes=limit)
+    _assert_covers(batches, 5)
+    assert [len(batch.positions) for batch in batches] == sizes
+    for batch in batches:
+        np.testing.assert_array_equal(batch.inputs["x"][:, 0, 0], batch.positions)
+        assert limit is None or len(batch.positions) == 1 or batch.inputs["x"].nbytes <= limit
+
+
+def test_rows_that_are_not_padded_are_cut_at_the_limit_of_bytes_too():
+    rows = [_sequence(n, 2) for n in range(5)]
+    batches = collate(FREE, [_query(x=rows)], 100, max_bytes=32)
+    assert [batch.positions.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+
+
+def test_the_longest_of_every_dimension_counts():
+    wide, high = np.ones((1, 9), np.int64), np.ones((9, 1), np.int64)  # together 9 x 9
+    together = collate(PADDED_BOTH, [_query(x=[wide, high])], 100, max_bytes=2 * 81 * 8)
+    apart = collate(PADDED_BOTH, [_query(x=[wide, high])], 100, max_bytes=2 * 81 * 8 - 1)
+    assert [batch.inputs["x"].shape for batch in together] == [(2, 9, 9)]
+    assert [batch.inputs["x"].shape for batch in apart] == [(1, 1, 9), (1, 9, 1)]

@@ -20,7 +20,7 @@ from polyhead.models.spec import (
     SegmentationHead,
     TokensHead,
 )
-from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault, one_by_one, trimmed
+from polyhead.serving.golden import Array, Golden, Tolerance, decisions, difference, fault, one_by_one, trimmed
 
 ANIMALS = ClassificationHead(kind="classification", labels=("cat", "dog", "cow"))
 ALARMS = MultilabelHead(kind="multilabel", labels=("smoke", "water"), threshold=(0.5, 0.9))
@@ -102,23 +102,23 @@ def test_large_float32_numbers_are_compared_without_overflow():
     ("head", "actual", "expected", "tolerance", "wrong"),
     [
         # The largest logit: eager was clear, the graph says another label.
-        (ANIMALS, [[-500, 0, 0.1]], [[-500, 0.1, 0]], LOOSE, "1 of 1 decisions differ"),
+        (ANIMALS, [[-500, 0, 0.1]], [[-500, 0.1, 0]], LOOSE, "1 of 1 clear decisions differ"),
         (ANIMALS, [[-500, 0.2, 0.1]], [[-500, 0.1, 0]], LOOSE, None),
         # Eager itself was torn: twice the absolute tolerance is as far as both may move.
         (ANIMALS, [[0, 0, 0.0005]], [[0, 0.0005, 0]], TIGHT, None),
         # The side of each label's own threshold: 0.5 is logit 0, 0.9 is logit 2.197.
-        (ALARMS, [[-0.1, 100]], [[0.1, 100]], LOOSE, "1 of 2 decisions differ"),
-        (ALARMS, [[100, 2.1]], [[100, 2.3]], LOOSE, "1 of 2 decisions differ"),
+        (ALARMS, [[-0.1, 100]], [[0.1, 100]], LOOSE, "1 of 2 clear decisions differ"),
+        (ALARMS, [[100, 2.1]], [[100, 2.3]], LOOSE, "1 of 2 clear decisions differ"),
         (ALARMS, [[100, 0.1]], [[100, -0.1]], LOOSE, None),
         (ALARMS, [[-0.0004, 5]], [[0.0004, 5]], TIGHT, None),
         # The direction of a vector, where it is long enough to have one.
-        (VECTOR, [[1, 0.09]], [[1, 0]], Tolerance(atol=0.1, rtol=0), "1 of 1 decisions differ"),
+        (VECTOR, [[1, 0.09]], [[1, 0]], Tolerance(atol=0.1, rtol=0), "1 of 1 clear decisions differ"),
         (VECTOR, [[1, 0.01]], [[1, 0]], Tolerance(atol=0.1, rtol=0), None),
         (VECTOR, [[0.1, 0.09]], [[0.1, 0]], Tolerance(atol=0.1, rtol=0), None),
-        (WHO, [[1, 0.09]], [[1, 0]], Tolerance(atol=0.1, rtol=0), "1 of 1 decisions differ"),
+        (WHO, [[1, 0.09]], [[1, 0]], Tolerance(atol=0.1, rtol=0), "1 of 1 clear decisions differ"),
         (WHO, [[1, 0.01]], [[1, 0]], Tolerance(atol=0.1, rtol=0), None),
         # The label of each token; padding is zeros on both sides, and decides nothing.
-        (SLOTS, [[[-500, 0, 0.1], [0, 0, 0]]], [[[-500, 0.1, 0], [0, 0, 0]]], LOOSE, "1 of 2 decisions differ"),
+        (SLOTS, [[[-500, 0, 0.1], [0, 0, 0]]], [[[-500, 0.1, 0], [0, 0, 0]]], LOOSE, "1 of 1 clear decisions differ"),
         (SLOTS, [[[-500, 0.2, 0.1], [0, 0, 0]]], [[[-500, 0.1, 0], [0, 0, 0]]], LOOSE, None),
         (SLOTS, [[[0, 0, 0.0005]]], [[[0, 0.0005, 0]]], TIGHT, None),
         # The label of each pixel.
@@ -127,7 +127,7 @@ def test_large_float32_numbers_are_compared_without_overflow():
             [[[[0.1, 500]], [[0, -500]]]],
             [[[[0, 500]], [[0.1, -500]]]],
             LOOSE,
-            "1 of 2 decisions differ",
+            "1 of 2 clear decisions differ",
         ),
         (GROUND, [[[[0, 500]], [[0.2, -500]]]], [[[[0, 500]], [[0.1, -500]]]], LOOSE, None),
         # A number decides nothing.
@@ -141,7 +141,7 @@ def test_decisions_are_eagers(head: HeadSpec, actual: Any, expected: Any, tolera
 def test_decisions_are_counted_over_all_rows():
     expected = [[-500, 0.1, 0]] * 4
     actual = [[-500, 0.1, 0], [-500, 0, 0.1], [-500, 0, 0.1], [-500, 0.1, 0]]
-    assert _fault(ANIMALS, actual, expected, LOOSE) == "2 of 4 decisions differ"
+    assert _fault(ANIMALS, actual, expected, LOOSE) == "2 of 4 clear decisions differ"
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
@@ -152,6 +152,41 @@ def test_a_threshold_at_the_end_of_the_scale_is_no_trouble(threshold: float):
 
 def test_a_zero_vector_has_no_direction_and_no_fault():
     assert _fault(VECTOR, [[0, 0]], [[0, 0]]) is None
+
+
+def test_a_share_of_the_decisions_may_differ_where_it_is_agreed_on():
+    expected = np.array([[-500, 0.1, 0]] * 50)
+    actual = expected.copy()
+    actual[7] = [-500, 0, 0.1]
+    assert fault(ANIMALS, actual, expected, LOOSE, 0.98) is None
+    assert fault(ANIMALS, actual, expected, LOOSE, 0.99) == "1 of 50 clear decisions differ, wanted 99.00% the same"
+    assert fault(ANIMALS, actual, expected, LOOSE) == "1 of 50 clear decisions differ"
+    assert decisions(ANIMALS, actual, expected, LOOSE) == (50, 49)
+
+
+def test_values_that_are_not_close_are_a_fault_whatever_share_is_agreed_on():
+    assert fault(ANIMALS, np.array([[9.0, 0, 0]]), np.array([[1.0, 0, 0]]), LOOSE, 0.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "expected", "clear"),
+    [
+        (ANIMALS, [[0, 1, 0], [0, 0.001, 0]], 1),
+        (ALARMS, [[0.001, 9], [9, 2.198]], 2),
+        (LEVEL, [[1, 2]], 0),
+        (VECTOR, [[1, 0], [1e-3, 1e-3]], 1),
+        (SLOTS, [[[1, 0, 0], [0, 0, 0]]], 1),
+    ],
+)
+def test_only_clear_decisions_are_counted(head: HeadSpec, expected: Any, clear: int):
+    values = np.asarray(expected, np.float64)
+    assert decisions(head, values, values, TIGHT) == (clear, clear)
+
+
+@pytest.mark.parametrize(("cosine", "faulty"), [(0.99, False), (0.999, True)])
+def test_how_far_a_vector_may_turn_is_in_the_tolerance(cosine: float, faulty: bool):
+    tolerance = Tolerance(atol=0.2, rtol=0, cosine=cosine)
+    assert (fault(VECTOR, np.array([[1, 0.1]]), np.array([[1.0, 0]]), tolerance) is not None) is faulty
 
 
 # --- difference, tolerance, file ------------------------------------------------------------------------------------

@@ -123,5 +123,18 @@ def test_a_worker_that_cannot_load_reports_why_and_ends(mlp, tmp_path, config, m
     assert message in report_error(report)
 
 
+def test_a_worker_that_has_loaded_reports_what_it_runs_and_why(mlp, tmp_path):
+    config = {"settings": {"device": "cpu"}, "report": str(tmp_path / "worker")}
+    PolyheadHandler().initialize(context_for(mlp.bundle.folder, config))
+    (report,) = tmp_path.glob("worker.*.json")
+    assert json.loads(report.read_text()) == {
+        "ok": True,
+        "graph": "fused-onnx",
+        "runtime": "onnxruntime",
+        "device": "cpu",
+        "why": "the first runtime with a graph",
+    }
+
+
 def report_error(path: Path) -> str:
     return json.loads(path.read_text())["error"]

@@ -36,7 +36,7 @@ def test_a_server_answers_every_golden_sample(name: str, request: pytest.Fixture
     golden = found.bundle.golden()
     with _client(found) as client:
         for row in range(golden.rows):
-            replay_golden(client, ADDRESSES, found.bundle, golden, "cpu", row)
+            replay_golden(client, ADDRESSES, found.bundle, golden, found.bundle.manifest.graphs[0], "cpu", row)
 
 
 @pytest.mark.parametrize("head", ["slots", "who", "words"])
@@ -47,14 +47,14 @@ def test_another_answer_names_the_head(lexicon, head: str):
         _client(lexicon) as client,
         pytest.raises(GoldenMismatch, match=f"head '{head}' does not reproduce golden sample 1 over HTTP: error 0.1"),
     ):
-        replay_golden(client, ADDRESSES, lexicon.bundle, golden, "cpu", 1)
+        replay_golden(client, ADDRESSES, lexicon.bundle, golden, lexicon.bundle.manifest.graphs[0], "cpu", 1)
 
 
 def test_a_refusal_is_told(lexicon):
     golden = lexicon.bundle.golden()
     golden.texts["text"][0] = "on " * 30
     with _client(lexicon) as client, pytest.raises(LaunchError, match=r"golden sample 0 with 422: .*has 32 tokens"):
-        replay_golden(client, ADDRESSES, lexicon.bundle, golden, "cpu", 0)
+        replay_golden(client, ADDRESSES, lexicon.bundle, golden, lexicon.bundle.manifest.graphs[0], "cpu", 0)
 
 
 def test_an_example_is_what_a_client_would_send(lexicon, pair):
