@@ -11,6 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --no-input
 HOST ?= 127.0.0.1
 PORT ?= 8080
 SERVE_FLAGS ?=
+# test: processes of unit tests
+JOBS ?= auto
 # setup: auto takes torch's CPU build where pip is offered one, else the CUDA build; or say cpu, or cuda
 TORCH ?= auto
 
@@ -46,7 +48,9 @@ check: setup ## ruff, mypy strict, import contracts
 	@$(BIN)/lint-imports
 
 test: setup ## every test, warnings are errors
-	@$(BIN)/python -m pytest
+	@# A file's tests stay in one process; processes that share the cores compute with one thread each.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest tests --ignore tests/unit
 
 # The reference model, made again when the code that makes it changes.
 runs/digits/run.json: $(wildcard models/*.py models/*/*.py) | $(STAMP)

@@ -33,7 +33,7 @@ from polyhead.export.errors import ExportError
 from polyhead.export.graphs import FusedGraph
 from polyhead.export.source import Source
 from polyhead.serving.bundle import Bundle
-from polyhead.serving.manifest import Format, Precision
+from polyhead.serving.manifest import Format, Precision, Proof
 from polyhead.serving.runtimes import base
 
 __all__ = ["COLUMNS", "Cell", "table"]
@@ -77,6 +77,7 @@ def main() -> None:
     """Parse the command line and run. Exit status 1 where an attempt ended in an error that is no refusal."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
     parser.add_argument("--network", choices=tuple(NETWORKS), action="append", help="default: all")
+    parser.add_argument("--column", choices=sum(COLUMNS, ()), action="append", help="default: all")
     parser.add_argument("--compile", action="store_true", help="also compile each network by AOTInductor (minutes)")
     parser.add_argument("--traceback", action="store_true", help="print where every refusal came from")
     parser.add_argument(
@@ -88,11 +89,12 @@ def main() -> None:
     for name in arguments.network or NETWORKS:
         # A process each: what one network took of memory is free again for the next.
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
-            cells = process.submit(attempts, name, arguments.compile, arguments.traceback).result()
+            submitted = process.submit(attempts, name, arguments.compile, arguments.traceback, arguments.column or ())
+            cells = submitted.result()
         known[name] = known.get(name, {}) | cells
         if arguments.write:
             write(known)
-    text = table(known)
+    text = table({name: known.get(name, {}) for name in NETWORKS if arguments.write or name in known})
     print(text)
     if arguments.write:
         insert(PAGE, "exports", text, "Export")
@@ -122,12 +124,13 @@ def write(known: Mapping[str, Mapping[str, Cell]]) -> None:
         }
         for name, cells in known.items()
     }
-    content = {"machine": f"{platform.machine()}, one thread", "versions": versions, "networks": networks}
+    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    content = {"machine": f"{platform.machine()}, one thread{device}", "versions": versions, "networks": networks}
     RESULTS.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def attempts(name: str, compiled: bool, tracebacks: bool) -> dict[str, Cell]:
-    """Every attempt on one network, by column; told on stderr."""
+def attempts(name: str, compiled: bool, tracebacks: bool, columns: Sequence[str] = ()) -> dict[str, Cell]:
+    """Every attempt on one network, or those of some columns, by column; told on stderr."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     cells: dict[str, Cell] = {}
@@ -135,22 +138,24 @@ def attempts(name: str, compiled: bool, tracebacks: bool) -> dict[str, Cell]:
         start = time.perf_counter()
         source = NETWORKS[name].source(Path(folder))
         print(f"{name}: made in {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-        tries: dict[str, Callable[[Path], parity.Parity]] = {
+        tries: dict[str, Callable[[Path], Proof]] = {
             f"{title} {precision}": _fused(source, form, precision)
             for precision in PRECISIONS
             for form, title in FORMATS.items()
         }
         tries[APART] = lambda out: _apart(source, out)
-        if compiled:
+        if compiled or COMPILED in columns:
             tries[COMPILED] = lambda out: _compiled(source, out)
         for number, (column, attempt) in enumerate(tries.items()):
+            if columns and column not in columns:
+                continue
             cell = cells[column] = _tried(attempt, Path(folder) / f"bundle-{number}", tracebacks)
             words = f"{cell.largest:.3g} {cell.agreement:.2%}" if cell.state == EXPORTED else cell.reason
             print(f"{name}: {column}: {cell.state} {words} ({cell.seconds:.1f} s)", file=sys.stderr, flush=True)
     return cells
 
 
-def _tried(attempt: Callable[[Path], parity.Parity], out: Path, tracebacks: bool) -> Cell:
+def _tried(attempt: Callable[[Path], Proof], out: Path, tracebacks: bool) -> Cell:
     start = time.perf_counter()
     try:
         found = attempt(out)
@@ -171,12 +176,12 @@ def _bundle(
     return assemble.export(source, out, [form], precisions=precisions, apart=apart)
 
 
-def _fused(source: Source, form: Format, precision: Precision) -> Callable[[Path], parity.Parity]:
+def _fused(source: Source, form: Format, precision: Precision) -> Callable[[Path], Proof]:
     graph = f"fused-{form}" + ("" if precision == "fp32" else f"-{precision}")
     return lambda out: _proven(_bundle(source, out, form, precision)[1], graph)
 
 
-def _apart(source: Source, out: Path) -> parity.Parity:
+def _apart(source: Source, out: Path) -> Proof:
     """Trunk and heads as graphs of their own, one behind the other.
 
     Raises:
@@ -188,19 +193,19 @@ def _apart(source: Source, out: Path) -> parity.Parity:
     return _proven(proofs, "trunk-onnx")
 
 
-def _proven(proofs: Sequence[parity.Parity], graph: str) -> parity.Parity:
-    """What the gate saw of a graph on the processor."""
-    return next(proof for proof in proofs if proof.graph == graph and proof.device == "cpu")
+def _proven(proofs: Sequence[parity.Parity], graph: str) -> Proof:
+    """What the gate saw of a graph, on every device that it was proven on."""
+    return parity.proof([proof for proof in proofs if proof.graph == graph])
 
 
-def _compiled(source: Source, out: Path) -> parity.Parity:
+def _compiled(source: Source, out: Path) -> Proof:
     """The program compiled for this machine, into a cache of its own, and put through the whole gate."""
     bundle, _ = _bundle(source, out, "program")
     os.environ["XDG_CACHE_HOME"] = str(out.parent / "cache")
     compile_program(bundle, "cpu")
     (entry,) = bundle.manifest.graphs
     loaded = base.load("aotinductor", entry, bundle.graph_files(entry), "cpu", 1)
-    return parity.check(entry, loaded, FusedGraph(source.network, source.spec), source.batches())
+    return parity.proof([parity.check(entry, loaded, FusedGraph(source.network, source.spec), source.batches())])
 
 
 def reason(message: str, folders: Sequence[Path]) -> str:
@@ -225,9 +230,13 @@ def table(known: Mapping[str, Mapping[str, Cell]]) -> str:
             words = (cell_words(cells.get(column), columns != COLUMNS[0], notes) for column in columns)
             lines.append(f"| {NETWORKS[name].title} | {' | '.join(words)} |")
         parts.append("\n".join(lines))
+    legend = (
+        "In brackets the seconds of one export, gate and all, in one thread of a shared processor; below fp32 the "
+        "graph in fp32 is written and proven on the way. no (n): refused, for reason n."
+    )
     networks = [f"- {NETWORKS[name].title}: {NETWORKS[name].about}" for name in known]
     numbered = [f"{number}. {escaped(note)}" for note, number in notes.items()]
-    return "\n\n".join([*parts, "\n".join(numbered), "\n".join(networks)])
+    return "\n\n".join([*parts, legend, "\n".join(numbered), "\n".join(networks)])
 
 
 def cell_words(cell: Cell | None, decided: bool, notes: dict[str, int]) -> str:

@@ -262,7 +262,7 @@ NETWORKS: dict[str, Subject] = {
     "mlp": Subject("MLP", "64-256-256, 4 heads, on digits as 64 numbers", mlp),
     "digits": Subject("small CNN", "the zoo's `digits`, 4 heads, 5 epochs", zoo("digits", 5)),
     "resnet18": Subject(
-        "ResNet-18", "224 x 224 px, random trunk, 4 heads trained on its features of `scenes`", resnet
+        "ResNet-18", "224 x 224 px, random trunk, 4 heads trained long on its features, so that logits spread", resnet
     ),
     "minilm": Subject(
         "MiniLM", "the zoo's `smarthome`: tokens, sentences and three more heads, 1 epoch of the heads",

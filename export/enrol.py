@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from polyhead.export.errors import ExportError
-from polyhead.export.staging import file_entries, publish, require_free, staging, write_manifest
+from polyhead.export.staging import require_free, rewrite
 from polyhead.models.spec import OneShotHead
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.collate import collate
@@ -57,18 +57,10 @@ def enrol(
         except ValueError as error:
             raise ExportError(f"class {label!r}: {error}") from None
     out = require_free(out, force)
-    with staging(out) as folder:
-        for name in bundle.manifest.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(bundle.read(name))
-        path = folder / prototypes_file(head)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(enrolled.dump())
-        changes: dict[str, object] = {"files": file_entries(folder)}
-        if version is not None:
-            changes["spec"] = type(bundle.spec).parse({**bundle.spec.model_dump(), "version": version}, "--version")
-        write_manifest(folder, bundle.manifest.model_copy(update=changes))
-        return publish(folder, out)
+    changes: dict[str, object] = {}
+    if version is not None:
+        changes["spec"] = type(bundle.spec).parse({**bundle.spec.model_dump(), "version": version}, "--version")
+    return rewrite(bundle, out, {prototypes_file(head): enrolled.dump()}, **changes)
 
 
 def vectors(engine: Engine, head: str, queries: Sequence[Query]) -> Array:

@@ -13,7 +13,7 @@ from polyhead.export.errors import ExportError
 from polyhead.export.quiet import quiet
 from polyhead.export.recurrence import whole_sequences
 
-__all__ = ["OPSET", "ensure", "write"]
+__all__ = ["OPSET", "ensure", "require_valid", "write"]
 
 # 23 is newer, but its attention masks fail in ONNX Runtime.
 OPSET = 20
@@ -127,4 +127,17 @@ def ensure(
         for found in value.type.tensor_type.shape.dim:
             if found.dim_param in renamed:
                 found.dim_param = renamed[found.dim_param]
-    onnx.checker.check_model(model, full_check=True)
+    require_valid(model)
+
+
+def require_valid(model: onnx.ModelProto) -> None:
+    """Hold a model against ONNX's own rules, shapes and types inferred.
+
+    Raises:
+        ExportError: naming the operation that breaks them.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ExportError(f"the ONNX graph is not valid at opset {OPSET}: {lines[-1].strip()}") from error

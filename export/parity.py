@@ -168,6 +168,8 @@ class _Gate:
         precision = self.entry.precision
         if precision == "fp16" and "its values are not finite" in wrong:
             return "; fp16 ends at 65504: export bf16, which does not, or scale what is so large"
+        if head in self.entry.kept:  # it is the trunk's numbers that are too coarse
+            return f"; leave --precision {precision} out"
         if precision != "fp32":
             return f"; keep the head in fp32 (--keep-fp32 {head}), or leave --precision {precision} out"
         return (

@@ -60,6 +60,9 @@ class _Halving:
         self.graph = module.graph
         self.half = half
         self.keep = keep
+        # What all heads depend on is the trunk, also where all of them are kept; of a single head, nothing is.
+        heads = frozenset[str]().union(*(node.meta.get(OWNERS, ()) for node in self.graph.nodes))
+        self.heads = heads if len(heads) > 1 else heads | {""}
         self.types: dict[fx.Node, torch.dtype] = {}  # of nodes that held fp32
         self.casts: dict[tuple[fx.Node, torch.dtype], fx.Node] = {}
 
@@ -94,7 +97,8 @@ class _Halving:
 
     def _wanted(self, node: fx.Node, floats: list[fx.Node]) -> torch.dtype:
         owners = node.meta.get(OWNERS, frozenset())
-        if PACKED_NODE in node.meta or (owners and owners <= self.keep) or _names_type(node):
+        own = owners and owners <= self.keep and owners < self.heads
+        if PACKED_NODE in node.meta or own or _names_type(node):
             return FP32
         packet = getattr(node.target, "overloadpacket", None)
         if packet in PRODUCTS:

@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from polyhead.export.errors import ExportError
+from polyhead.export.onnx import require_valid
 from polyhead.serving.golden import Array
 
 __all__ = ["dynamic", "ends", "owned", "static"]
@@ -56,7 +57,7 @@ def dynamic(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelPro
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *rewriter.constants])
-    onnx.checker.check_model(changed, full_check=True)
+    require_valid(changed)
     return changed
 
 
@@ -161,16 +162,18 @@ def static(model: onnx.ModelProto, rows: Mapping[str, Array], keep: Collection[s
                 op_types_to_quantize=["Conv", "MatMul", "Gemm"],
                 nodes_to_exclude=list(keep),
             )
-            return onnx.load(quantised)
+            made = onnx.load(quantised)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"int8: ONNX Runtime's quantiser refuses the graph: {lines[0]}") from error
     finally:
         logging.root.setLevel(level)
+    require_valid(made)
+    return made
 
 
 def owned(model: onnx.ModelProto, ends: Mapping[str, str], heads: Collection[str]) -> set[str]:
-    """The nodes that only these heads depend on, by name.
+    """The nodes that only these heads depend on, by name; what all heads depend on is the trunk, and not among them.
 
     Args:
         model: any.
@@ -187,7 +190,8 @@ def owned(model: onnx.ModelProto, ends: Mapping[str, str], heads: Collection[str
                 seen.add(node.name)
                 reached.setdefault(node.name, set()).add(head)
                 pending.extend(node.input)
-    return {name for name, owners in reached.items() if owners <= set(heads)}
+    every = set(ends) if len(ends) > 1 else set(ends) | {""}  # of a single head, nothing is the trunk
+    return {name for name, owners in reached.items() if owners <= set(heads) and owners < every}
 
 
 def ends(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from polyhead.export.placing import place
 from polyhead.serving.bundle import MANIFEST, Bundle
 from polyhead.serving.manifest import FileEntry, Manifest
 
-__all__ = ["file_entries", "publish", "require_free", "staging", "write_manifest"]
+__all__ = ["file_entries", "publish", "require_free", "rewrite", "staging", "write_manifest"]
 
 
 def require_free(out: Path, force: bool) -> Path:
@@ -70,3 +70,23 @@ def publish(folder: Path, out: Path) -> Bundle:
     bundle.prototypes()
     place(folder, out)
     return Bundle(out, bundle.manifest, bundle.digest)
+
+
+def rewrite(bundle: Bundle, out: Path, files: Mapping[str, bytes], **changes: object) -> Bundle:
+    """A bundle with other files beside its own, or in their place; the given one is left as it is unless it is `out`.
+
+    Args:
+        bundle: an opened bundle.
+        out: the new one's directory, as `require_free` returned it.
+        files: new content by name.
+        changes: to the manifest.
+
+    Raises:
+        BundleError: a file is no longer what the manifest names.
+    """
+    with staging(out) as folder:
+        for name in {*bundle.manifest.files, *files}:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(files[name] if name in files else bundle.read(name))
+        write_manifest(folder, bundle.manifest.model_copy(update={"files": file_entries(folder), **changes}))
+        return publish(folder, out)

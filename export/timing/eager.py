@@ -13,7 +13,7 @@ from polyhead.export.timing.contenders import NetworkPlace
 from polyhead.models.arrays import array_specs
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.golden import Array
-from polyhead.serving.runtimes.torchscript import as_tensor
+from polyhead.serving.runtimes.tensors import as_tensor, exact
 
 __all__ = ["EagerNetwork"]
 
@@ -32,9 +32,7 @@ class EagerNetwork:
     """
 
     def __init__(self, place: NetworkPlace, bundle: Bundle, device: str, threads: int) -> None:
-        torch.set_num_threads(threads)
-        # As in the runtimes that serve: TF32 keeps 10 bits of the 23.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        exact(threads)
         source = _load(place)
         if set(array_specs(source.spec)) != set(array_specs(bundle.spec)) or set(source.spec.heads) != set(
             bundle.spec.heads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from polyhead.export.errors import ExportError
-from polyhead.export.staging import file_entries, publish, require_free, staging, write_manifest
+from polyhead.export.staging import require_free, rewrite
 from polyhead.export.timing.results import Results, Timing
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import BundleError
@@ -73,11 +73,4 @@ def record(bundle: Bundle, choices: dict[Device, Choice]) -> Bundle:
     except BundleError:  # damaged, or of graphs that are gone: this is how one mends it
         known = None
     tuning = Tuning(devices={**({} if known is None else known.devices), **choices})
-    out = require_free(bundle.folder, force=True)
-    with staging(out) as folder:
-        for name in bundle.manifest.files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(bundle.read(name))
-        (folder / TUNING).write_bytes(tuning.dump())
-        write_manifest(folder, bundle.manifest.model_copy(update={"files": file_entries(folder)}))
-        return publish(folder, out)
+    return rewrite(bundle, require_free(bundle.folder, force=True), {TUNING: tuning.dump()})

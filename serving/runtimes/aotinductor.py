@@ -10,38 +10,18 @@ import hashlib
 import os
 import platform
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from polyhead.serving.errors import RuntimeUnavailable
-from polyhead.serving.golden import Array
 from polyhead.serving.manifest import Graph
-from polyhead.serving.runtimes.torchscript import as_tensor
+from polyhead.serving.runtimes.tensors import TensorRuntime, exact
 
-__all__ = ["AotInductorRuntime", "cached", "load"]
+__all__ = ["cached", "load"]
 
 FILE = "program.pt2"
-
-
-class AotInductorRuntime:
-    """A compiled program."""
-
-    name = "aotinductor"
-
-    def __init__(self, model: Any, graph: Graph, device: str) -> None:
-        self._model = model
-        self._positions = {name: index for index, name in enumerate(graph.outputs)}
-        self._device = torch.device(device)
-        self.device = device
-
-    def run(self, inputs: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
-        """One forward pass; see `Runtime.run`."""
-        with torch.inference_mode():
-            results = self._model(*(as_tensor(array).to(self._device) for array in inputs))
-            return [results[self._positions[name]].detach().cpu().numpy() for name in outputs]
 
 
 def cached(program: bytes, device: str) -> Path:
@@ -68,13 +48,13 @@ def _processor() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {flags}"
 
 
-def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) -> AotInductorRuntime:
+def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) -> TensorRuntime:
     """Load the compiled form of a program; see `base.load`.
 
     Raises:
         RuntimeUnavailable: it was not compiled here, or somebody else could have written it.
     """
-    torch.set_num_threads(threads)
+    exact(threads)
     path = cached(files[graph.file], device)
     if not path.is_file():
         raise RuntimeUnavailable(
@@ -97,4 +77,4 @@ def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) ->
     except Exception as error:  # noqa: BLE001 - a damaged package raises whatever its parts raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RuntimeUnavailable(f"{path} cannot be loaded ({lines[0]}): remove it, and compile again") from None
-    return AotInductorRuntime(model, graph, device)
+    return TensorRuntime("aotinductor", model, graph, device)

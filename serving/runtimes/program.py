@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
 from polyhead.serving.errors import RuntimeUnavailable
-from polyhead.serving.golden import Array
 from polyhead.serving.manifest import Graph
-from polyhead.serving.runtimes.torchscript import as_tensor
+from polyhead.serving.runtimes.tensors import TensorRuntime, exact
 
-__all__ = ["ProgramRuntime", "load"]
-
-
-class ProgramRuntime:
-    """A program as a module."""
-
-    name = "program"
-
-    def __init__(self, module: Any, graph: Graph, device: str) -> None:
-        self._module = module
-        self._positions = {name: index for index, name in enumerate(graph.outputs)}
-        self._device = torch.device(device)
-        self.device = device
-
-    def run(self, inputs: Sequence[Array], outputs: Sequence[str]) -> list[Array]:
-        """One forward pass; see `Runtime.run`."""
-        with torch.inference_mode():
-            results = self._module(*(as_tensor(array).to(self._device) for array in inputs))
-            return [results[self._positions[name]].cpu().numpy() for name in outputs]
+__all__ = ["load"]
 
 
-def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) -> ProgramRuntime:
+def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) -> TensorRuntime:
     """Load a program; see `base.load`."""
-    torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    exact(threads)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\b.*")
@@ -50,4 +29,4 @@ def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) ->
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    return ProgramRuntime(program.module(check_guards=False), graph, device)
+    return TensorRuntime("program", program.module(check_guards=False), graph, device)

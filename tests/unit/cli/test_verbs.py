@@ -87,7 +87,8 @@ def test_inspect_shows_heads_labels_units_and_metrics(digits_bundle):
 
 def test_verify_replays_every_graph(digits_bundle):
     content = json.loads(run_polyhead("verify", digits_bundle, "--json").stdout)
-    assert [graph["runtime"] for graph in content["graphs"]] == ["onnxruntime", "torchscript"]
+    graphs = ["fused-onnx", "fused-torchscript", "fused-program", "trunk-onnx"]  # with the heads behind the last
+    assert [graph["graph"] for graph in content["graphs"]] == graphs
     for graph in content["graphs"]:
         assert set(graph["heads"]) == {"digit", "parity", "ink", "embedding"}
         assert max(graph["heads"].values()) < 1e-3

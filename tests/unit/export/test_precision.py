@@ -99,6 +99,18 @@ def test_the_layers_of_kept_heads_stay_in_fp32(keep: tuple[str, ...]):
     assert all(found.returned[node] == torch.float16 for node in others)
 
 
+def test_the_trunk_is_in_half_precision_also_where_every_head_is_kept():
+    made = mlp()
+    keep = tuple(made.heads)
+    module = halved(fused(made, keep).module, "fp16", keep)
+    found = types(module, made.rows(4))
+    layers = [node for node in found.returned if node.target is torch.ops.aten.linear.default]
+    trunk = {node for node in layers if node.meta[OWNERS] == set(keep)}
+    assert trunk
+    assert {found.returned[node] for node in trunk} == {torch.float16}
+    assert {found.returned[node] for node in layers if node not in trunk} == {torch.float32}
+
+
 def test_a_kept_head_of_a_trunk_in_half_precision_answers_closer():
     made = mlp()
     rows = made.rows(64)

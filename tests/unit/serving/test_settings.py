@@ -44,7 +44,10 @@ def test_devices_are_read(device: str):
             "workers: Input should be a valid integer, unable to parse string as an integer, got 'many'",
         ),
         ({"workers": None}, "workers: Input should be a valid integer, got None"),
-        ({"runtime": "onnx"}, "runtime: Input should be 'auto', 'onnxruntime' or 'torchscript', got 'onnx'"),
+        (
+            {"runtime": "onnx"},
+            "runtime: Input should be 'auto', 'onnxruntime', 'torchscript', 'program' or 'aotinductor', got 'onnx'",
+        ),
         ({"workers": 0, "max_rows": 0}, "workers: Input should be greater than or equal to 1, got 0 (and 1 more)"),
     ],
 )
