@@ -139,5 +139,5 @@ def require_valid(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ExportError(f"the ONNX graph is not valid at opset {OPSET}: {lines[-1].strip()}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise ExportError(f"the ONNX graph is not valid at opset {OPSET}: {words:.400}") from error
