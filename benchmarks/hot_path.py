@@ -33,6 +33,7 @@ from polyhead.models.trunks.mlp import MLP
 from polyhead.models.trunks.resnet import resnet18
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.golden import Array
+from polyhead.serving.runtimes import base
 from polyhead.serving.settings import available_cores
 from polyhead.serving.torchserve.handler import PolyheadHandler
 
@@ -126,8 +127,8 @@ def measure(
 ) -> list[Timing]:
     """Export the workload's model into a folder, and time handler and bare forward in turn, for each batch size."""
     spec, model = workload.build()
-    formats = [name for name, (_, _, its_runtime) in assemble.FORMATS.items() if its_runtime == runtime]
-    bundle, _ = assemble.export(Source(model, spec, random_samples(spec)), folder / workload.name, formats)
+    formats = [base.FORMATS[runtime]]
+    bundle, _ = assemble.export(Source(model, spec, random_samples(spec)), folder / workload.name, formats, apart=False)
     handler = _handler(bundle, runtime)
     return [_time(handler, workload, batch, rounds) for batch in batches]
 

@@ -119,7 +119,7 @@ def _capture(source: Source, samples: Mapping[str, Array], wanted: Wanted, apart
         if tuple(wanted.formats) != ("torchscript",) or wanted.precisions:
             raise
         say(f"{error}; TorchScript alone was asked for, so the network itself is traced")
-        return _Captured(graph, example, None, None, str(error))
+        return _Captured(graph, example, None, None, "torch.export refuses the network")
     heads = source.spec.head_names
     parts = counting.parts(program, heads, [tensor[:1] for tensor in example])
     unsplit, pieces = None, None

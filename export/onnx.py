@@ -138,6 +138,6 @@ def require_valid(model: onnx.ModelProto) -> None:
     """
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:  # the last: 2 GiB
         words = " ".join(str(error).split()) or type(error).__name__
         raise ExportError(f"the ONNX graph is not valid at opset {OPSET}: {words:.400}") from error

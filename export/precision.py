@@ -39,6 +39,9 @@ NEUTRAL = {
     aten.unflatten, aten.repeat, aten.movedim, aten.detach, aten.detach_,
 }  # fmt: skip
 
+# Of these, the ones that put a number of their own in place of others.
+FILLING = {aten.masked_fill, aten.where, aten.clamp, aten.clamp_min, aten.pad, aten.constant_pad_nd}
+
 
 def halved(module: fx.GraphModule, precision: str, keep: Collection[str] = ()) -> fx.GraphModule:
     """A program in half precision.
@@ -103,11 +106,17 @@ class _Halving:
         packet = getattr(node.target, "overloadpacket", None)
         if packet in PRODUCTS:
             return self.half
-        if packet in NEUTRAL:
+        if packet in NEUTRAL and not (packet in FILLING and self._holds_beyond(node)):
             weights = {source for source in floats if source.op == "get_attr"}
             given = {self.types[source] for source in floats if source not in weights}
             return self.half if given == {self.half} or (packet is aten.embedding and weights) else FP32
         return FP32
+
+    def _holds_beyond(self, node: fx.Node) -> bool:
+        """Whether an operation has a number that half precision has not, such as -1e9 for what a mask hides."""
+        most = torch.finfo(self.half).max
+        numbers = [value for value in (*node.args, *node.kwargs.values()) if isinstance(value, int | float)]
+        return any(most < abs(value) < float("inf") for value in numbers)
 
     def _as(self, node: fx.Node, wanted: torch.dtype) -> fx.Node:
         """A node's value in a type: itself, a weight stored in that type, or one conversion for all that want it."""
@@ -127,7 +136,7 @@ class _Halving:
         value: Any = self.module
         for part in str(node.target).split("."):
             value = getattr(value, part)
-        name = f"{str(node.target).replace('.', '_')}_half"
+        name = f"{str(node.target).replace('.', '_')}_half_{len(self.casts)}"  # two names may differ in a dot alone
         self.module.register_parameter(name, nn.Parameter(value.detach().to(wanted), requires_grad=False))
         return self.graph.get_attr(name)
 

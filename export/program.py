@@ -196,6 +196,9 @@ def _own(graph: fx.Graph, heads: Mapping[str, fx.Node]) -> None:
         if node.op != "output":
             for source in node.all_input_nodes:
                 source.meta[OWNERS] |= node.meta[OWNERS]
+    for node in graph.nodes:
+        if node.target is operator.getitem:  # one of several results belongs where the operation does
+            node.meta[OWNERS] = node.args[0].meta[OWNERS]
 
 
 def rebuilt(module: nn.Module, graph: fx.Graph) -> fx.GraphModule:

@@ -68,6 +68,8 @@ def split(module: fx.GraphModule, arrays: Sequence[str], heads: Sequence[str]) -
     trunk = _piece(module, trunk_nodes, [n for n in names if n.op == "placeholder"], features, names)
     if not any(node.op == "call_function" and isinstance(node.meta.get("val"), Tensor) for node in trunk_nodes):
         raise Unsplit("its heads share no operation")
+    if not features:
+        raise Unsplit("its heads share no result that depends on a row")
     pieces = {}
     for head, end in ends.items():
         own = [node for node in nodes if node.meta.get(OWNERS) == {head}]
@@ -106,6 +108,7 @@ def _constant(node: fx.Node) -> bool:
 
 
 def _name(node: fx.Node, arrays: Mapping[fx.Node, str]) -> str:
+    """As the program calls it, unless an array has that name."""
     return f"{node.name}_feature" if node.name in arrays.values() else node.name
 
 

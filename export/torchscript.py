@@ -53,10 +53,11 @@ def trace(network: nn.Module, example: Sequence[Tensor]) -> bytes:
 def _saved(make: Callable[[], Any], how: str) -> bytes:
     try:
         with quiet(), warnings.catch_warnings(), torch.no_grad():
-            # Of control flow that a trace does not hold: the parity gate turns those that matter into errors.
+            # Of what a trace does not hold: the parity gate turns what shows on its rows into errors.
             warnings.filterwarnings("ignore", category=TracerWarning)
+            made = make()
             buffer = io.BytesIO()
-            torch.jit.save(torch.jit.freeze(make().eval()), buffer)
+            torch.jit.save(torch.jit.freeze(made.eval()), buffer)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ExportError(f"the network cannot be {how} TorchScript: {lines[0]}") from error

@@ -259,7 +259,9 @@ class _Writing:
             )
             given = [known[source] for source in piece.inputs]
             with torch.no_grad():
-                known |= dict(zip(piece.outputs, piece.module(*given), strict=True)) if head is None else {}
+                if head is None:  # contiguous, as arrays are: a view's strides would become part of the program
+                    found = (tensor.contiguous() for tensor in piece.module(*given))
+                    known |= dict(zip(piece.outputs, found, strict=True))
             self.models[entry.id] = self._piece(piece, given)
             entries.append(entry)
         return entries

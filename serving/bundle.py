@@ -39,6 +39,7 @@ from polyhead.serving.errors import BundleError
 from polyhead.serving.golden import Array, Golden
 from polyhead.serving.manifest import Graph, Manifest
 from polyhead.serving.prototypes import Prototypes, prototypes_file
+from polyhead.serving.runtimes.base import FORMATS
 from polyhead.serving.tuning import TUNING, Tuning
 
 __all__ = ["GOLDEN", "MANIFEST", "Bundle"]
@@ -112,6 +113,11 @@ class Bundle:
         fused = [graph for graph in self.manifest.graphs if graph.part == "fused"]
         if len(set(ids)) != len(ids) or set(ids) != set(self.manifest.parity) or not fused:
             raise BundleError(f"{self.folder}: {MANIFEST} does not name its graphs: export the bundle again")
+        heads_apart = sorted(str(graph.head) for graph in self.manifest.graphs if graph.part == "head")
+        trunks = [graph.id for graph in self.manifest.graphs if graph.part == "trunk"]
+        apart = heads_apart == sorted(heads) and trunks == ["trunk-onnx"]
+        if not apart and (heads_apart or trunks or self.manifest.unsplit is None):
+            raise BundleError(f"{self.folder}: the graphs of trunk and heads are not whole: export the bundle again")
         for graph in fused:
             packed = graph.packed
             columns = set() if packed is None else set(packed.columns)
@@ -194,8 +200,13 @@ class Bundle:
         except ValueError as error:
             raise BundleError(f"{self.folder}: {TUNING} is damaged ({error}): measure again") from None
         for choice in tuning.devices.values():
-            if choice.graph not in self.manifest.graph_ids:
+            graph = next((g for g in self.manifest.graphs if g.id == choice.graph and g.part == "fused"), None)
+            if graph is None:
                 raise BundleError(f"{self.folder}: {TUNING} names graph {choice.graph!r}: measure again")
+            if FORMATS.get(choice.runtime) != graph.format:
+                raise BundleError(
+                    f"{self.folder}: {TUNING} names graph {choice.graph!r} for {choice.runtime}: measure again"
+                )
         return tuning
 
     def prototypes(self) -> dict[str, Prototypes]:

@@ -41,6 +41,7 @@ def fastest(results: Results, manifest: Manifest, batch: int, any_precision: boo
             and timing.batch == batch
             and timing.graph is not None
             and kind in manifest.graph(timing.graph).meant
+            and timing.runtime != "aotinductor"  # compiled for one machine, and a bundle travels
             and (any_precision or timing.precision == "fp32")
         ]
         if candidates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -88,9 +88,20 @@ def _has_free_dimensions(model: onnx.ModelProto) -> bool:
     return any(size.dim_param for value in model.graph.input for size in value.type.tensor_type.shape.dim[1:])
 
 
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """Every tensor anywhere in a model: initializers, sparse ones too, attributes, subgraphs, functions."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in (value,) if hasattr(value, "ListFields") else value:
+                if isinstance(part, onnx.TensorProto):
+                    yield part
+                else:
+                    yield from _tensors(part)
+
+
 def _require_own_weights(graph: Graph, model: onnx.ModelProto) -> None:
     """Weights outside the verified files could be anything, anywhere."""
-    for tensor in onnx.external_data_helper._get_all_tensors(model):
+    for tensor in _tensors(model):
         if onnx.external_data_helper.uses_external_data(tensor):
             place = onnx.external_data_helper.ExternalDataInfo(tensor).location
             if graph.weights is None or place != PurePosixPath(graph.weights).name:

@@ -379,8 +379,7 @@ def test_what_cannot_be_captured_is_traced_where_torchscript_alone_is_asked_for(
     assert any(line.endswith("TorchScript alone was asked for, so the network itself is traced") for line in said)
     assert bundle.manifest.graph_ids == ("fused-torchscript",)
     assert bundle.manifest.parts == {}
-    assert bundle.manifest.unsplit is not None
-    assert bundle.manifest.unsplit.startswith("torch.export refuses the network: ")
+    assert bundle.manifest.unsplit == "torch.export refuses the network"  # its reason names files of this machine
     engine = Engine.load(bundle, "torchscript", "cpu")
     engine.replay_golden()
     assert engine.graph.packed is not None
