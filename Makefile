@@ -13,6 +13,9 @@ PORT ?= 8080
 SERVE_FLAGS ?=
 # test: processes of unit tests
 JOBS ?= auto
+# bench: QUICK=1 for a short one; further flags, as `make bench BENCH_FLAGS='--workload mlp --write'`
+QUICK ?=
+BENCH_FLAGS ?=
 # setup: auto takes torch's CPU build where pip is offered one, else the CUDA build; or say cpu, or cuda
 TORCH ?= auto
 
@@ -65,8 +68,11 @@ serve: setup bundles/digits/manifest.json ## train and export the reference mode
 demo: setup bundles/digits/manifest.json ## serve the reference model, ask it about real digits, stop
 	@$(BIN)/python examples/demo.py bundles/digits
 
-bench: setup ## time of the batched hot path over the bare forward pass
-	@$(BIN)/python -m benchmarks
+bench: setup ## Polyhead beside its peers, then the hot path over the bare forward pass (half an hour; QUICK=1: minutes)
+	@command -v wrk >/dev/null || { echo "make bench needs wrk, which measures the peak: apt-get install wrk (Debian, Ubuntu)"; exit 1; }
+	@command -v taskset >/dev/null || { echo "make bench needs taskset, which pins every contender to the same cores: apt-get install util-linux"; exit 1; }
+	@$(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick) $(BENCH_FLAGS)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--rounds 3)
 
 zoo-report: setup ## train every reference model three ways, several seeds, and write docs/zoo.md (an hour and more)
 	@$(BIN)/python -m benchmarks.zoo --write

@@ -1,8 +1,9 @@
-"""The batched hot path: TorchServe's call of the handler, beside the bare forward pass of the same batch.
+"""The batched hot path: all that a worker does for a batch, beside the bare forward pass of the same batch.
 
-The handler gets what TorchServe's worker gives it (bodies as bytearrays, a real context) and does everything: decode,
-collate, one forward pass, answers, bytes. The bare forward is the same loaded graph, called with the finished array.
-Both run in turn, in one process, on one machine; only their ratio is reported.
+The worker gets the octets that TorchServe's front end sends and makes those that it sends back: reads the message,
+decodes, collates, runs one forward pass, answers, encodes, writes. Only the system calls of the socket are left out.
+The bare forward is the same loaded graph, called with the finished array. Both run in turn, in one process, on one
+machine; only their ratio is reported.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # TorchServe leaves a file open when it reads its version
-    from ts.context import Context, RequestProcessor
+    from ts.context import Context
 
 from polyhead.export import assemble
 from polyhead.export.source import Source, random_samples
@@ -33,8 +34,12 @@ from polyhead.models.trunks.mlp import MLP
 from polyhead.models.trunks.resnet import resnet18
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.golden import Array
+from polyhead.serving.request import HttpRequest
 from polyhead.serving.runtimes import base
 from polyhead.serving.settings import available_cores
+from polyhead.serving.torchserve.fastpath.blocks import END, field
+from polyhead.serving.torchserve.fastpath.reader import Reader
+from polyhead.serving.torchserve.fastpath.writer import Writer
 from polyhead.serving.torchserve.handler import PolyheadHandler
 
 __all__ = ["BATCHES", "WORKLOADS", "Timing", "Workload", "measure"]
@@ -144,7 +149,8 @@ def _handler(bundle: Bundle, runtime: str) -> PolyheadHandler:
 
 def _time(handler: PolyheadHandler, workload: Workload, batch: int, rounds: int) -> Timing:
     bodies = workload.bodies(batch)
-    data = [{"body": body} for body in bodies]
+    connection = Connection(message(bodies, workload.content_type))
+    reader, writer = Reader(connection), Writer()  # type: ignore[arg-type]
     assert handler.responder is not None
     engine = handler.responder.engine
     arrays = _collated(handler, workload, bodies)
@@ -153,12 +159,14 @@ def _time(handler: PolyheadHandler, workload: Workload, batch: int, rounds: int)
         engine.runtime.run(arrays, [engine.graph.packed.output])
 
     def whole() -> None:
-        context = _context(workload.content_type, batch)
+        connection.rewind()
         before = engine.forwards
-        answers = handler.handle(data, context)
+        _, received = reader.message()
+        responses = handler.answer(received.requests)
+        sent = writer.message(received.ids, responses, [None] * batch)
         assert engine.forwards == before + 1, "more than one forward pass for one batch"
-        assert len(answers) == batch
-        assert all(context.get_response_status(i)[0] == 200 for i in range(batch)), answers[0]
+        assert len(sent) > batch
+        assert all(response.status == 200 for response in responses), responses[0].body
 
     repeats = _repeats(bare)
     whole()
@@ -192,21 +200,41 @@ def _collated(handler: PolyheadHandler, workload: Workload, bodies: Sequence[byt
 
     engine.runtime = Tap()
     try:
-        handler.handle([{"body": body} for body in bodies], _context(workload.content_type, len(bodies)))
+        handler.answer([HttpRequest(body, workload.content_type) for body in bodies])
     finally:
         engine.runtime = original
     assert len(kept) == 1, f"{len(kept)} forward passes for one batch"
     return kept[0]
 
 
-def _context(content_type: str, batch: int) -> Context:
-    """The context of a batch as the worker makes it."""
-    context = Context("bench", "/", {}, batch, None, "0.12.0")
-    headers = {"Host": "127.0.0.1:8080", "User-Agent": "bench", "Content-Type": content_type, "explain": "False"}
-    context.request_processor = [
-        RequestProcessor({"body": {"content-type": content_type}, **headers}) for _ in range(batch)
-    ]
-    return context
+def message(bodies: Sequence[bytes | bytearray], content_type: str) -> bytes:
+    """A batch as TorchServe's front end sends it to a worker."""
+    parts = [b"I"]
+    for number, body in enumerate(bodies):
+        parts.append(field(f"{number:036d}".encode()))
+        headers = {"Host": "127.0.0.1:8080", "User-Agent": "bench", "Accept": "*/*", "Content-Type": content_type}
+        headers |= {"content-length": str(len(body)), "explain": "False"}
+        parts += [field(text.encode()) for pair in headers.items() for text in pair]
+        parts += [END, field(b"body"), field(content_type.encode()), field(bytes(body)), END]
+    return b"".join([*parts, END])
+
+
+class Connection:
+    """A socket that brings the same message again and again."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets, self._place = memoryview(octets), 0
+
+    def rewind(self) -> None:
+        """Bring it once more."""
+        self._place = 0
+
+    def recv_into(self, view: memoryview) -> int:
+        """As a socket's."""
+        part = self._octets[self._place : self._place + len(view)]
+        view[: len(part)] = part
+        self._place += len(part)
+        return len(part)
 
 
 def _repeats(function: Callable[[], None]) -> int:

@@ -47,7 +47,7 @@ def command(
 def _ask(client: Client, model: str, path: Path, heads: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
     kind = media_type(path)
     if kind != "application/json":
-        return [(str(path), client.predict_file(model, path.read_bytes(), kind, heads))]
+        return [(str(path), client.predict_file_json(model, path.read_bytes(), kind, heads))]
     try:
         content = jsonlib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -55,7 +55,7 @@ def _ask(client: Client, model: str, path: Path, heads: list[str] | None) -> lis
     instances = content.get("instances") if isinstance(content, dict) else content
     if not isinstance(instances, list):
         raise ServerError(f'{path}: holds no rows: write {{"instances": [...]}} or a list')
-    answers = client.predict(model, instances, heads)
+    answers = client.predict_json(model, instances, heads)
     return [(f"{path}[{index}]", answer) for index, answer in enumerate(answers)]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ import typer
 from polyhead.cli.console import note, print_json, working
 from polyhead.serving.bundle import MANIFEST, Bundle
 from polyhead.serving.errors import LaunchError
+from polyhead.serving.logs import configure, json_line
 
 if TYPE_CHECKING:
     from polyhead.serving.torchserve.launcher import Served, Server
@@ -42,6 +44,8 @@ def command(
     max_batch_delay: Annotated[
         int | None, typer.Option(help="Milliseconds that a batch waits for more requests.")
     ] = None,
+    log_format: Annotated[str | None, typer.Option(help="Of the log: text, or json (one object a line).")] = None,
+    access_log: Annotated[bool | None, typer.Option("--access-log", help="Log one line per request.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what TorchServe prints while it starts.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document when ready.")] = False,
 ) -> None:
@@ -64,25 +68,37 @@ def command(
     overrides: dict[str, object] = {"device": device, "runtime": runtime, "precision": precision}
     overrides |= {"workers": workers, "threads": threads}
     overrides |= {"max_batch_size": max_batch_size, "max_batch_delay": max_batch_delay}
+    overrides |= {"log_format": log_format, "access_log": access_log}
     settings = configuration.settings_with(overrides, "settings")
+    configure(settings.log_format)
+    in_json = settings.log_format == "json"
+    say = note_json if in_json else note
     opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
     with Server(opened, configuration, settings, host, port, log=note, verbose=verbose) as server:
-        with working(f"starting TorchServe (Java {server.java.version} of {server.java.source})"):
+        starting = f"starting TorchServe (Java {server.java.version} of {server.java.source})"
+        if in_json:
+            say(starting)
+        with nullcontext() if in_json else working(starting):
             try:
                 served = server.start(stopping.is_set)
             except LaunchError:
                 if not stopping.is_set():
                     raise
-                note("stopped before the server was ready")
+                say("stopped before the server was ready")
                 return
-        announce(server, served, json)
+        announce(server, served, json, say)
         while not stopping.wait(0.2):
             if server.exit_code() is not None:
                 raise LaunchError(f"TorchServe ended by itself with status {server.exit_code()}:\n{server.tail()}")
-        note("stopping")
+        say("stopping")
 
 
-def announce(server: Server, served: Sequence[Served], json: bool) -> None:
+def note_json(text: str) -> None:
+    """A line for a program that reads the log."""
+    note(json_line(text.strip(), logger="polyhead.serve"))
+
+
+def announce(server: Server, served: Sequence[Served], json: bool, say: Callable[[str], None] = note) -> None:
     """Say what serves where: one JSON document for a program, or lines and an example for a person."""
     addresses = server.addresses
     if json:
@@ -110,15 +126,15 @@ def announce(server: Server, served: Sequence[Served], json: bool) -> None:
         )
         return
     if addresses.host not in ("127.0.0.1", "localhost"):
-        note(f"{addresses.host} is reachable from outside, and TorchServe gets no more fixes: keep a proxy before it")
-    note(f"Polyhead serves on {addresses.url} (management and metrics on loopback; Ctrl-C stops)")
+        say(f"{addresses.host} is reachable from outside, and TorchServe gets no more fixes: keep a proxy before it")
+    say(f"Polyhead serves on {addresses.url} (management and metrics on loopback; Ctrl-C stops)")
     for one in served:
-        note(
+        say(
             f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.graph} in {one.runtime} on {one.device}, "
             f"{one.workers} x {one.threads} threads  heads: {', '.join(one.bundle.spec.heads)}"
         )
-        note(f"    why {one.graph} in {one.runtime}: {one.why}")
-    note("try it:")
+        say(f"    why {one.graph} in {one.runtime}: {one.why}")
+    say("try it:")
     for one in served:
         typer.echo(example_curl(one.bundle, addresses.url))
 

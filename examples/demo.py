@@ -40,11 +40,12 @@ def ask(url: str) -> None:
             Image.fromarray(pixels[..., 0]).save(png, "PNG")
             answer = client.predict_file("digits", png.getvalue(), "image/png")
             truth = {head: held_out.targets[head][index] for head in ("digit", "ink")}
+            digit, parity, ink, embedding = (answer[head] for head in ("digit", "parity", "ink", "embedding"))
             facts = [
-                f"digit   {answer['digit']['label']}  (score {answer['digit']['score']:.3f}; really {truth['digit']})",
-                f"parity  {answer['parity']['label']}",
-                f"ink     {answer['ink']['value']:.2f} {answer['ink']['unit']}s  (really {truth['ink'][0]:.2f})",
-                f"embedding of {len(answer['embedding']['vector'])} numbers",
+                f"digit   {digit.label}  (score {digit.score:.3f}; really {truth['digit']})",
+                f"parity  {parity.label}",
+                f"ink     {ink.value:.2f} {ink.unit}s  (really {truth['ink'][0]:.2f})",
+                f"embedding of {len(embedding.vector)} numbers",
             ]
             print()
             for row, line in enumerate(pixels[..., 0]):

@@ -25,7 +25,9 @@ from polyhead.models.spec import InputSpec, ModelSpec, OneShotHead, TextInput
 from polyhead.serving.bundle import GOLDEN, Bundle
 from polyhead.serving.golden import Array, Golden, trimmed
 from polyhead.serving.manifest import Format, Graph, Manifest, Part, Precision, Proof
+from polyhead.serving.protocol import openapi
 from polyhead.serving.prototypes import prototypes_file
+from polyhead.serving.settings import Settings
 
 __all__ = ["export"]
 
@@ -82,6 +84,8 @@ def export(
         )
         spec = _write_parts(folder, source)
         (folder / GOLDEN).write_bytes(golden.dump())
+        described = json.dumps(openapi.document(spec, Settings()), ensure_ascii=False)
+        (folder / openapi.PATH).write_text(described + "\n", encoding="utf-8")
         (folder / "graphs").mkdir()
         written = writing.write(folder, captured.graph, captured.program, captured.split, captured.example, wanted, say)
         proofs, entries = prove(folder, captured.graph, written, samples, say)

@@ -17,7 +17,6 @@ import torch
 from polyhead.export import cases
 from polyhead.export.errors import ExportError, ParityError
 from polyhead.export.graphs import FusedGraph
-from polyhead.serving.engine import unpack
 from polyhead.serving.golden import Array, Tolerance, decisions, difference, fault
 from polyhead.serving.manifest import Device, Graph, Precision, Proof
 from polyhead.serving.runtimes import base
@@ -274,7 +273,7 @@ class _Gate:
                 f"{self.words}: the packed output has {width} columns, which {places} do not fill one after the other, "
                 f"at {case}: export again"
             )
-        for head, view in unpack(self.entry, outputs[packed.output]).items():
+        for head, view in packed.views(outputs[packed.output]).items():
             same = view.dtype == outputs[head].dtype and np.array_equal(view, outputs[head], equal_nan=True)
             if not same:
                 start, stop = packed.columns[head]

@@ -22,7 +22,7 @@ from polyhead.serving import masks
 from polyhead.serving.entities import entities, words
 from polyhead.serving.golden import Array
 from polyhead.serving.prototypes import Prototypes
-from polyhead.serving.request import Options
+from polyhead.serving.request import PLAIN, Options
 
 __all__ = ["HeadAnswers", "Output"]
 
@@ -39,6 +39,16 @@ class HeadAnswers:
         output: raw, `[rows, …]` `float32`; of a segmentation head also a list of `[labels, height, width]`.
         texts: of a tokens head, each row's text.
         prototypes: of a oneshot head, the enrolled classes.
+
+    Attributes:
+        labels: of a head that has any; of a oneshot head the enrolled classes.
+        scores: probabilities `[rows, labels]`, of classification, multilabel and oneshot heads.
+        best: the likeliest label, `[rows]` of a classification head, `[rows, tokens]` of a tokens head; `best_scores`
+            is its probability.
+        chosen: of a multilabel head, the labels that reach their threshold, `bool [rows, labels]`.
+        numbers: the output as one array, of every kind but segmentation.
+        masks: of a segmentation head, each row's label indices `[height, width]`.
+        distances: of a oneshot head, to each enrolled class, `float32 [rows, classes]`.
     """
 
     def __init__(
@@ -48,74 +58,80 @@ class HeadAnswers:
         texts: Sequence[Encoding] = (),
         prototypes: Prototypes | None = None,
     ) -> None:
-        self._output = output
-        self._texts = texts
+        self.spec = spec
+        self.output = output
+        self.texts = texts
+        self._plain: list[Answer] | None = None
         self._rows: Callable[[slice, Options], list[Answer]]
         if isinstance(spec, SegmentationHead):
-            self._labels = spec.labels
-            self._masks = [logits.argmax(axis=0) for logits in output]
+            self.labels = spec.labels
+            self.masks = [logits.argmax(axis=0) for logits in output]
             self._rows = self._segmentation
             return
-        output = self._numbers = np.asarray(output)
+        output = self.numbers = np.asarray(output)
         match spec:
             case ClassificationHead():
-                self._labels = spec.labels
-                self._scores = softmax(output)
-                self._best = self._scores.argmax(axis=1)
-                self._best_scores = self._scores[np.arange(len(output)), self._best]
+                self.labels = spec.labels
+                self.scores = softmax(output)
+                self.best = self.scores.argmax(axis=1)
+                self.best_scores = self.scores[np.arange(len(output)), self.best]
                 self._rows = self._classification
             case MultilabelHead():
-                self._labels = spec.labels
-                self._scores = sigmoid(output)
-                self._chosen = self._scores >= np.asarray(spec.threshold, dtype=np.float32)
+                self.labels = spec.labels
+                self.scores = sigmoid(output)
+                self.chosen = self.scores >= np.asarray(spec.threshold, dtype=np.float32)
                 self._rows = self._multilabel
             case RegressionHead():
-                self._unit = spec.unit
+                self.unit = spec.unit
                 self._single = spec.dim == 1
                 self._rows = self._regression
             case EmbeddingHead():
                 self._rows = self._embedding
             case TokensHead():
-                self._labels = spec.labels
-                self._best, self._best_scores = _best(output, axis=2)
+                self.labels = spec.labels
+                self.best, self.best_scores = _best(output, axis=2)
                 self._rows = self._tokens
             case OneShotHead():
                 enrolled = prototypes or Prototypes.empty(spec.dim)
-                self._labels = enrolled.labels
+                self.labels = enrolled.labels
                 self._limit = np.inf if spec.max_distance is None else spec.max_distance
                 distances = enrolled.distances(output)
                 scores = softmax(-spec.scale * distances**2) if enrolled.labels else distances
-                self._distances, self._scores = distances.astype(np.float32), scores.astype(np.float32)
+                self.distances, self.scores = distances.astype(np.float32), scores.astype(np.float32)
                 self._rows = self._oneshot
 
     def rows(self, part: slice, options: Options) -> list[Answer]:
-        """The answers to some of the rows, one a row."""
+        """The answers to some of the rows, one a row. Nobody changes them."""
+        if options is PLAIN:  # most requests, so the whole batch is made at once
+            if self._plain is None:
+                self._plain = self._rows(slice(None), options)
+            return self._plain[part]
         answers = self._rows(part, options)
         if options.raw:
-            for answer, raw in zip(answers, self._output[part], strict=True):
+            for answer, raw in zip(answers, self.output[part], strict=True):
                 answer["raw"] = np.ascontiguousarray(raw)
-            for answer, text in zip(answers, self._texts[part], strict=False):
+            for answer, text in zip(answers, self.texts[part], strict=False):
                 answer["raw"] = answer["raw"][: len(text.ids)]
         return answers
 
     def _classification(self, part: slice, options: Options) -> list[Answer]:
-        labels = self._labels
+        labels = self.labels
         answers: list[Answer] = [
             {"label": labels[index], "score": score, "index": index}
-            for index, score in zip(self._best[part].tolist(), self._best_scores[part], strict=True)
+            for index, score in zip(self.best[part].tolist(), self.best_scores[part], strict=True)
         ]
         if options.scores:
-            for answer, scores in zip(answers, self._scores[part], strict=True):
+            for answer, scores in zip(answers, self.scores[part], strict=True):
                 answer["scores"] = dict(zip(labels, scores, strict=True))
         if options.top_k:
-            for answer, top in zip(answers, _top(self._scores[part], -self._scores[part], options.top_k), strict=True):
+            for answer, top in zip(answers, _top(self.scores[part], -self.scores[part], options.top_k), strict=True):
                 answer["top"] = [{"label": labels[i], "score": score, "index": i} for i, score in top]
         return answers
 
     def _multilabel(self, part: slice, options: Options) -> list[Answer]:
-        labels = self._labels
+        labels = self.labels
         answers: list[Answer] = []
-        for chosen, scores in zip(self._chosen[part], self._scores[part], strict=True):
+        for chosen, scores in zip(self.chosen[part], self.scores[part], strict=True):
             index = np.flatnonzero(chosen)
             answer: Answer = {"labels": [labels[i] for i in index.tolist()], "scores": scores[index]}
             if options.scores:
@@ -124,28 +140,28 @@ class HeadAnswers:
         return answers
 
     def _regression(self, part: slice, _options: Options) -> list[Answer]:
-        values = self._numbers[part].reshape(-1) if self._single else np.ascontiguousarray(self._numbers[part])
-        return [{"value": value, "unit": self._unit} for value in values]
+        values = self.numbers[part].reshape(-1) if self._single else np.ascontiguousarray(self.numbers[part])
+        return [{"value": value, "unit": self.unit} for value in values]
 
     def _embedding(self, part: slice, _options: Options) -> list[Answer]:
-        return [{"vector": vector} for vector in np.ascontiguousarray(self._numbers[part])]
+        return [{"vector": vector} for vector in np.ascontiguousarray(self.numbers[part])]
 
     def _tokens(self, part: slice, options: Options) -> list[Answer]:
         answers: list[Answer] = []
-        for text, best, scores in zip(self._texts[part], self._best[part], self._best_scores[part], strict=True):
-            answer: Answer = {"entities": entities(text, best, scores, self._labels)}
+        for text, best, scores in zip(self.texts[part], self.best[part], self.best_scores[part], strict=True):
+            answer: Answer = {"entities": entities(text, best, scores, self.labels)}
             if options.scores:
-                answer["words"] = words(text, best, scores, self._labels)
+                answer["words"] = words(text, best, scores, self.labels)
             answers.append(answer)
         return answers
 
     def _segmentation(self, part: slice, options: Options) -> list[Answer]:
         answers: list[Answer] = []
-        for mask in self._masks[part]:
-            pixels = np.bincount(mask.reshape(-1), minlength=len(self._labels))
+        for mask in self.masks[part]:
+            pixels = np.bincount(mask.reshape(-1), minlength=len(self.labels))
             found = np.flatnonzero(pixels)
             answer: Answer = {
-                "labels": [self._labels[i] for i in found.tolist()],
+                "labels": [self.labels[i] for i in found.tolist()],
                 "areas": (pixels[found] / mask.size).astype(np.float32),
                 "size": list(mask.shape),
             }
@@ -157,9 +173,9 @@ class HeadAnswers:
         return answers
 
     def _oneshot(self, part: slice, options: Options) -> list[Answer]:
-        labels = self._labels
+        labels = self.labels
         answers: list[Answer] = []
-        for distances, scores in zip(self._distances[part], self._scores[part], strict=True):
+        for distances, scores in zip(self.distances[part], self.scores[part], strict=True):
             answer: Answer = {"label": None, "score": None, "distance": None}  # where no class is enrolled
             if labels:
                 nearest = int(distances.argmin())
@@ -174,8 +190,8 @@ class HeadAnswers:
             answers.append(answer)
         if options.top_k:
             # By distance: far classes share a score of 0.
-            tops = _top(self._scores[part], self._distances[part], options.top_k)
-            for answer, distances, top in zip(answers, self._distances[part], tops, strict=True):
+            tops = _top(self.scores[part], self.distances[part], options.top_k)
+            for answer, distances, top in zip(answers, self.distances[part], tops, strict=True):
                 answer["top"] = [{"label": labels[i], "score": score, "distance": distances[i]} for i, score in top]
         return answers
 

@@ -23,6 +23,9 @@ class DenseOutputs:
         engine: its bundle's golden samples tell the size of a mask; where dimensions are free, a row of other lengths
             is run to see how the mask follows.
         limit: bytes of dense outputs, of one request and of what is answered together.
+
+    Attributes:
+        any: whether there are such heads.
     """
 
     def __init__(self, engine: Engine, limit: int) -> None:
@@ -33,6 +36,7 @@ class DenseOutputs:
         self._places = _places(spec)
         masks = [name for name, head in heads if isinstance(head, SegmentationHead)]
         self._masks = measured(engine, masks) if masks else {}
+        self.any = bool(self._tokens or self._masks)
 
     def require_room(self, query: Query) -> None:
         """Refuse a request whose dense outputs alone are beyond the limit.
@@ -51,8 +55,11 @@ class DenseOutputs:
         """Queries to answer together: all of them, where their dense outputs are within the limit."""
         if not queries:
             return
+        if not self.any:
+            yield queries
+            return
         pixels = [self._pixels(query) for query in queries]
-        if not (self._tokens or self._masks) or self._size(queries, pixels) <= self.limit:
+        if self._size(queries, pixels) <= self.limit:
             yield queries
             return
         start = 0

@@ -8,41 +8,39 @@ import numpy as np
 
 from polyhead.models.arrays import array_specs, text_arrays
 from polyhead.models.tokenizer import Encoding
+from polyhead.serving import plan as plans
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.choosing import Chosen, choose
+from polyhead.serving.cobatching import Cobatching
 from polyhead.serving.errors import GoldenMismatch, InvalidInstance, RuntimeUnavailable
 from polyhead.serving.golden import Array, Golden, Tolerance, difference, fault, one_by_one
 from polyhead.serving.manifest import Graph
+from polyhead.serving.plan import NONE, Plan
 from polyhead.serving.request import Query
 from polyhead.serving.runtimes import base
 from polyhead.serving.split import SplitRuntime
 from polyhead.serving.texts import Texts
 
-__all__ = ["Engine", "unpack"]
-
-
-def unpack(graph: Graph, packed: Array) -> dict[str, Array]:
-    """Every per-row head's output as a view of the packed output `[batch, total]`."""
-    if graph.packed is None:
-        return {}
-    return {
-        head: packed[:, start:stop].reshape(len(packed), *graph.packed.shapes[head])
-        for head, (start, stop) in graph.packed.columns.items()
-    }
+__all__ = ["Engine"]
 
 
 class Engine:
     """A bundle's fused graph, loaded.
 
     Attributes:
+        plan: which heads run on the rows that ask for them alone, and why those; `apart` names them.
         forwards: forward passes run since it was loaded.
         rows: rows answered since it was loaded.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, runtime: base.Runtime) -> None:
+    def __init__(
+        self, bundle: Bundle, graph: Graph, runtime: base.Runtime | Cobatching, plan: Plan | None = None
+    ) -> None:
         self.bundle = bundle
         self.graph = graph
         self.runtime = runtime
+        self.plan = plan or Plan((), "the fused graph was asked for")
+        self.apart = self.plan.apart
         packed = () if graph.packed is None else graph.packed.columns
         # Copied where they are wanted: heads of one output per token or pixel, and all heads of split graphs.
         self.single = tuple(name for name in bundle.spec.heads if name not in packed)
@@ -63,10 +61,14 @@ class Engine:
         return cls.of(bundle, choose(bundle, runtime, device, precision), device, threads)
 
     @classmethod
-    def of(cls, bundle: Bundle, chosen: Chosen, device: str, threads: int = 1) -> Engine:
-        """Load one graph into one runtime, both chosen already; `device` as `base.resolve_device` returned it."""
-        graph = chosen.graph
-        return cls(bundle, graph, base.load(chosen.runtime, graph, bundle.graph_files(graph), device, threads))
+    def of(cls, bundle: Bundle, chosen: Chosen, device: str, threads: int = 1, apart: str = NONE) -> Engine:
+        """Load one graph into one runtime, both chosen already; `device` as `base.resolve_device` returned it.
+
+        Args:
+            apart: heads that run on the rows that ask for them alone: `none`, `auto`, or names; see `serving.plan`.
+        """
+        plan, runtime = plans.load(bundle, chosen, device, threads, apart)
+        return cls(bundle, chosen.graph, runtime, plan)
 
     @classmethod
     def split(cls, bundle: Bundle, device: str, threads: int = 1) -> Engine:
@@ -83,26 +85,49 @@ class Engine:
         trunk = bundle.manifest.graph("trunk-onnx").model_copy(update={"inputs": arrays, "outputs": heads})
         return cls(bundle, trunk, SplitRuntime.load(bundle, device, threads))
 
-    def run(self, inputs: Mapping[str, Array], heads: Collection[str] | None = None) -> dict[str, Array]:
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        heads: Collection[str] | None = None,
+        rows: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
         """One forward pass.
 
         Args:
             inputs: every array of the graph by name, `[batch, …]`, contiguous, of its dtype.
-            heads: the heads wanted; all where None. Per-row heads come anyway.
+            heads: the heads wanted; all where None. Per-row heads that do not run apart come anyway.
+            rows: of wanted heads that run apart, the rows that want them, `[rows]` `int64`, ascending; all rows want
+                those that are not named.
 
         Returns:
             Raw outputs by head, `[batch, …]` `float32`: per-row heads as views of one packed array, and of the heads
-            with one output per token or pixel those that are wanted.
+            with one output per token or pixel those that are wanted. Of a head apart, its rows alone.
         """
         ordered = [inputs[name] for name in self.graph.inputs]
         self.forwards += 1
         self.rows += len(ordered[0])
+        if isinstance(self.runtime, Cobatching):
+            wanted = self.bundle.spec.heads if heads is None else heads
+            return self.runtime.run(inputs, {head: (rows or {}).get(head) for head in wanted})
         packed = self.graph.packed
         single = [name for name in self.single if heads is None or name in heads]
         names = [*(() if packed is None else (packed.output,)), *single]
         outputs = dict(zip(names, self.runtime.run(ordered, names), strict=True))
-        rows = {} if packed is None else unpack(self.graph, outputs.pop(packed.output))
-        return {**rows, **outputs}
+        views = {} if packed is None else packed.views(outputs.pop(packed.output))
+        return {**views, **outputs}
+
+    def reset_counts(self) -> None:
+        """Count from now on: what was run while loading is nobody's request."""
+        self.forwards = self.rows = 0
+        if isinstance(self.runtime, Cobatching):
+            self.runtime.head_rows.clear()
+
+    @property
+    def head_rows(self) -> dict[str, int]:
+        """Rows that each head was run on since it was loaded."""
+        if isinstance(self.runtime, Cobatching):
+            return dict(self.runtime.head_rows)
+        return dict.fromkeys(self.bundle.spec.heads, self.rows)
 
     def warm_up(self, batch_sizes: Sequence[int]) -> None:
         """Run golden rows at these batch sizes three times, so that no request pays for a first time."""

@@ -17,6 +17,7 @@ __all__ = [
     "InvalidInstance",
     "LaunchError",
     "MalformedBody",
+    "NotAcceptable",
     "PayloadTooLarge",
     "Place",
     "PolyheadError",
@@ -80,6 +81,14 @@ class MalformedBody(RequestError):
     """The body is not what its media type says."""
 
     type = "malformed_body"
+
+
+class NotAcceptable(RequestError):
+    """No media type that the client accepts can hold the answer."""
+
+    status = 406
+    phrase = "Not Acceptable"
+    type = "not_acceptable"
 
 
 class PayloadTooLarge(RequestError):

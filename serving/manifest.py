@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictInt, StrictStr
 
 from polyhead.models.spec import ModelSpec, Strict
-from polyhead.serving.golden import Tolerance
+from polyhead.serving.golden import Array, Tolerance
 
 __all__ = [
     "Device",
@@ -54,6 +54,13 @@ class Packed(Strict):
     output: StrictStr
     columns: dict[str, tuple[StrictInt, StrictInt]]
     shapes: dict[str, tuple[StrictInt, ...]]
+
+    def views(self, values: Array) -> dict[str, Array]:
+        """Every per-row head as a view `[batch, …]` of the packed output `[batch, total]`."""
+        return {
+            head: values[:, start:stop].reshape(len(values), *self.shapes[head])
+            for head, (start, stop) in self.columns.items()
+        }
 
 
 class Graph(Strict):

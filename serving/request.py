@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from polyhead.models.spec import ModelSpec
 from polyhead.models.tokenizer import Encoding
 from polyhead.serving.errors import InvalidInstance, UnknownHead, UnknownOption
 from polyhead.serving.golden import Array
 
-__all__ = ["HttpRequest", "HttpResponse", "Options", "Query", "Values", "choose_heads", "find_header", "parse_options"]
+if TYPE_CHECKING:
+    from polyhead.serving.answers import HeadAnswers
 
+__all__ = [
+    "PLAIN",
+    "Body",
+    "Encode",
+    "HttpRequest",
+    "HttpResponse",
+    "Options",
+    "Query",
+    "Values",
+    "choose_heads",
+    "parse_options",
+]
+
+Body = bytes | bytearray | memoryview
 # One input's values of every row: an array `[rows, …]`, one array per row where shapes may differ, or texts, which are
-# strings off the wire and encodings once `Texts` has seen them.
-Values = Array | Sequence[Array] | Sequence[str] | Sequence[Encoding]
+# strings off the wire and encodings once `Texts` has seen them. Or the bytes of whole rows of a fixed shape, which are
+# joined with those of other requests before anyone looks at them: are they finite?
+Values = Array | Sequence[Array] | Sequence[str] | Sequence[Encoding] | Body
 
 
 # By name: what a value must be.
@@ -27,29 +43,34 @@ OPTIONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that alone would cost a microsecond a request
 class HttpRequest:
-    """What came over the wire.
+    """What came over the wire. Nobody changes it.
 
     Attributes:
         body: as it was sent.
         content_type: lower case, without parameters.
-        headers: by name in the client's own casing: ask `find_header`.
+        headers: by name in lower case.
     """
 
-    body: bytes | bytearray
+    body: Body
     content_type: str
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class HttpResponse:
-    """What goes back over the wire."""
+    """What goes back over the wire.
+
+    Attributes:
+        headers: besides the content type; names and values in ASCII.
+    """
 
     status: int
     phrase: str
     body: bytes
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,30 +83,41 @@ class Options:
     mask: Literal["runs", "png"] = "runs"  # how a segmentation is written
 
 
-@dataclass(frozen=True)
+PLAIN = Options()  # what a request without options wants: this very object
+
+
+class Encode(Protocol):
+    """Writes one query's answers in the format that it asked for."""
+
+    def __call__(self, query: Query, answers: Mapping[str, HeadAnswers], parts: Mapping[str, slice]) -> HttpResponse:
+        """One response.
+
+        Args:
+            query: what was asked.
+            answers: by head, of the whole batch; at least the heads of the query.
+            parts: by head of the query, its rows among the head's answers.
+        """
+        ...
+
+
+@dataclass(slots=True)
 class Query:
-    """A decoded request.
+    """A decoded request. Nobody changes it.
 
     Attributes:
         rows: how many.
         inputs: every input by name.
         heads: the heads wanted, in the order wanted.
         single: the body was one row; its answer stands alone, outside of any list.
+        encode: writes the answers; JSON where None.
     """
 
     rows: int
     inputs: Mapping[str, Values]
     heads: tuple[str, ...]
-    options: Options = Options()
+    options: Options = PLAIN
     single: bool = False
-
-
-def find_header(headers: Mapping[str, Any], name: str) -> str | None:
-    """A header by its name in lower case, whatever casing it was sent in; None where it was not sent."""
-    for key, value in headers.items():
-        if len(key) == len(name) and key.lower() == name and isinstance(value, str):
-            return value
-    return None
+    encode: Encode | None = None
 
 
 def choose_heads(spec: ModelSpec, wanted: object) -> tuple[str, ...]:
@@ -117,7 +149,7 @@ def parse_options(values: object) -> Options:
         InvalidInstance: a value is of the wrong type.
     """
     if values is None:
-        return Options()
+        return PLAIN
     if not isinstance(values, dict):
         raise InvalidInstance(f'"options" must be an object with {", ".join(OPTIONS)}', ("options",))
     for key, value in values.items():

@@ -7,32 +7,46 @@ whole batch -> bytes. A request that fails, at any stage, fails alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from time import perf_counter
 
 import numpy as np
 
-from polyhead.models.spec import SegmentationHead, TokensHead
+from polyhead.models.spec import ImageInput, TokensHead
 from polyhead.models.tokenizer import Encoding
+from polyhead.serving.access import AccessLog
 from polyhead.serving.answers import HeadAnswers, Output
-from polyhead.serving.collate import collate
-from polyhead.serving.dense import DenseOutputs
+from polyhead.serving.collate import Collator, RowsNotFinite
+from polyhead.serving.decoding import Decoding
 from polyhead.serving.engine import Engine
-from polyhead.serving.errors import AnswerNotFinite, InternalError, RequestError, UnsupportedMediaType
+from polyhead.serving.errors import AnswerNotFinite, InputNotFinite, InternalError, RequestError
+from polyhead.serving.forward import Forward
 from polyhead.serving.golden import Array
-from polyhead.serving.protocol import json, media
-from polyhead.serving.request import HttpRequest, HttpResponse, Query
+from polyhead.serving.protocol import json
+from polyhead.serving.protocol.rowjson import PlainRows, RowWriter
+from polyhead.serving.record import STAGES, Record
+from polyhead.serving.request import PLAIN, HttpRequest, HttpResponse, Query
 from polyhead.serving.settings import Settings
-from polyhead.serving.texts import Texts
+from polyhead.serving.wanted import Wanted
 
 __all__ = ["Responder"]
 
 logger = logging.getLogger(__name__)
 
+# What a request was decoded to; the response itself where no forward pass is needed; or why it is refused.
+Outcome = Query | HttpResponse | RequestError
+
 
 class Responder:
     """Answers batches of requests with one engine.
+
+    Args:
+        engine: loaded.
+        settings: the bounds of a request and of a forward pass.
+        observe: told of every batch that was answered.
+        pass_tokens: see `polyhead.serving.passes`.
 
     Attributes:
         batches: batches answered.
@@ -40,46 +54,74 @@ class Responder:
         failures: requests answered with an error.
     """
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        observe: Callable[[Record], None] | None = None,
+        pass_tokens: float | None = None,
+    ) -> None:
         self.engine = engine
-        self.texts = Texts.of(engine.bundle)
-        self.dense = DenseOutputs(engine, settings.max_dense_bytes)
+        self.decoding = Decoding(engine, settings)
         self.prototypes = engine.bundle.prototypes()
-        self.settings = settings
         self.spec = engine.bundle.spec
+        collator = Collator(
+            self.spec,
+            settings.max_rows_per_forward,
+            settings.max_tokens_per_forward,
+            settings.max_input_bytes,
+            pass_tokens,
+        )
+        self.forward = Forward(engine, collator)
+        # Pillow lets go of the interpreter while it decodes, and the runtime's threads have nothing to do until then.
+        images = any(isinstance(value, ImageInput) for value in self.spec.inputs.values())
+        threads = settings.decode_threads or settings.threads_per_worker()
+        self._pool = ThreadPoolExecutor(threads, "decode") if images and threads > 1 else None
+        self._writers = {name: RowWriter(name, head) for name, head in self.spec.heads.items()}
         self.batches = self.requests = self.failures = 0
-        self._decoders = dict.fromkeys(json.MEDIA_TYPES, json.decode) | dict.fromkeys(media.MEDIA_TYPES, media.decode)
+        self.observe = observe
+        self._access = AccessLog() if settings.access_log else None
+        self._record = Record({}, (), [], {}, 0)
 
     def respond(self, requests: Sequence[HttpRequest | RequestError]) -> list[HttpResponse]:
         """One response per request, in their order. A request may already have failed before it came here."""
-        outcomes = [self._decode(entry) if isinstance(entry, HttpRequest) else entry for entry in requests]
+        start = perf_counter()
+        outcomes = self._decoded(requests)
         queries = [outcome for outcome in outcomes if isinstance(outcome, Query)]
-        answers = (answer for group in self.dense.groups(queries) for answer in self._answer(group))
+        seconds = dict.fromkeys(STAGES, 0.0) | {"decode": perf_counter() - start}
+        self._record = Record(seconds, queries, [], {}, len(requests))
         self.batches += 1
         self.requests += len(requests)
-        return [next(answers) if isinstance(outcome, Query) else self._failure(outcome) for outcome in outcomes]
+        answers = [answer for group in self.decoding.dense.groups(queries) for answer in self._answer(group)]
+        responses = answers if len(queries) == len(outcomes) else self._in_order(outcomes, answers)
+        if self.observe is not None:
+            self.observe(self._record)
+        if self._access is not None:
+            self._access(requests, outcomes, responses, perf_counter() - start)
+        return responses
 
-    def _decode(self, request: HttpRequest) -> Query | RequestError:
-        try:
-            decoder = self._decoders.get(request.content_type)
-            if decoder is None:
-                known = ", ".join((*json.MEDIA_TYPES, *media.media_types(self.spec)))
-                raise UnsupportedMediaType(
-                    f"media type {request.content_type or 'none'!r:.80} is not read here: "
-                    f"set Content-Type to one of {known}"
-                )
-            query = self.texts.encode(decoder(request, self.spec, self.settings))
-            self.dense.require_room(query)
-            return query
-        except RequestError as error:
-            return error
-        except Exception:  # a fault of ours must not reach the neighbours in this batch
-            logger.exception("decoding a request failed")
-            return InternalError("the request could not be read: a fault of the server, which has logged it")
+    def _decoded(self, requests: Sequence[HttpRequest | RequestError]) -> list[Outcome]:
+        decode = self.decoding.decode
+        if self._pool is None or len(requests) == 1:
+            return [decode(entry) if isinstance(entry, HttpRequest) else entry for entry in requests]
+        return list(self._pool.map(lambda entry: decode(entry) if isinstance(entry, HttpRequest) else entry, requests))
+
+    def _in_order(self, outcomes: Sequence[Outcome], answers: Sequence[HttpResponse]) -> list[HttpResponse]:
+        """The answers to queries, among them the failures of requests that are none."""
+        answered = iter(answers)
+        responses = []
+        for outcome in outcomes:
+            if isinstance(outcome, Query):
+                responses.append(next(answered))
+            else:
+                responses.append(self._failure(outcome) if isinstance(outcome, RequestError) else outcome)
+        return responses
 
     def _answer(self, queries: Sequence[Query]) -> list[HttpResponse]:
         try:
             return self._answer_together(queries)
+        except RowsNotFinite as error:
+            return self._answer_the_finite(queries, error)
         except Exception:  # the runtime raised: find out for whom
             logger.exception("a forward pass of %d requests failed", len(queries))
             if len(queries) == 1:
@@ -87,54 +129,62 @@ class Responder:
             return [response for query in queries for response in self._answer([query])]
 
     def _answer_together(self, queries: Sequence[Query]) -> list[HttpResponse]:
-        wanted = dict.fromkeys(head for query in queries for head in query.heads)
-        outputs = self._forward(queries, wanted)
-        finite = {head: _finite_rows(output) for head, output in outputs.items()}
+        wanted = Wanted(queries, self.engine.apart)
+        seconds = self._record.seconds
+        outputs = self.forward.run(wanted, seconds)
+        start = perf_counter()
+        infinite = {} if _all_finite(outputs) else _infinite(outputs)
         with np.errstate(all="ignore"):  # rows that are not finite are refused below; their neighbours are exact
-            answers = {head: self._answers(head, outputs[head], queries) for head in wanted}
-        ends = list(accumulate(query.rows for query in queries))
-        return [
-            self._response(query, slice(end - query.rows, end), answers, finite)
-            for query, end in zip(queries, ends, strict=True)
-        ]
+            answers = {head: self._answers(head, outputs[head], wanted) for head in wanted.heads}
+        answered = perf_counter()
+        plain = PlainRows(answers, self._writers, wanted.rows, wanted.total)
+        responses = []
+        for query, part, own in wanted.parts():
+            if infinite and (refused := self._refused(query, part, own, infinite)) is not None:
+                responses.append(refused)
+            elif query.encode is None and query.options is PLAIN:
+                responses.append(HttpResponse(200, "OK", plain.body(query.heads, part, query.single)))
+            else:
+                encode = query.encode or json.encode
+                response = encode(query, answers, {head: own.get(head, part) for head in query.heads})
+                self.failures += response.status != HTTPStatus.OK  # a format that cannot hold these answers
+                responses.append(response)
+        seconds["answer"] += answered - start
+        seconds["encode"] += perf_counter() - answered
+        self._record.answered.append((wanted, answers))
+        return responses
 
-    def _answers(self, name: str, output: Output, queries: Sequence[Query]) -> HeadAnswers:
+    def _answers(self, name: str, output: Output, wanted: Wanted) -> HeadAnswers:
         head = self.spec.heads[name]
         texts: list[Encoding] = []
         if isinstance(head, TokensHead):
-            source = self.spec.text_of(head)
+            source, apart = self.spec.text_of(head), name in wanted.rows
+            queries = [query for query in wanted.queries if not apart or name in query.heads]
             texts = [encoding for query in queries for encoding in query.inputs[source]]  # type: ignore[misc]
         return HeadAnswers(head, output, texts, self.prototypes.get(name))
 
-    def _forward(self, queries: Sequence[Query], heads: Collection[str]) -> Mapping[str, Output]:
-        """Every wanted head's raw output for every row, in the order of the queries."""
-        bounds = self.settings
-        batches = collate(
-            self.spec, queries, bounds.max_rows_per_forward, bounds.max_tokens_per_forward, bounds.max_input_bytes
-        )
-        if len(batches) == 1:  # positions are in order already
-            return self.engine.run(batches[0].inputs, heads)
-        parts = [self.engine.run(batch.inputs, heads) for batch in batches]
-        places = [batch.positions for batch in batches]
-        found: dict[str, Output] = {}
-        for head in parts[0]:
-            outputs = [part[head] for part in parts]
-            masks = isinstance(self.spec.heads[head], SegmentationHead)
-            sizes = {output.shape[1:] for output in outputs}
-            found[head] = _in_order(outputs, places) if masks and len(sizes) > 1 else _restored(outputs, places)
-        return found
+    def _answer_the_finite(self, queries: Sequence[Query], error: RowsNotFinite) -> list[HttpResponse]:
+        """Refuse each request that has a row of NaN or infinity, and answer the others without them."""
+        refused: dict[int, HttpResponse] = {}
+        end = 0
+        for index, query in enumerate(queries):
+            start, end = end, end + query.rows
+            row = next((row for row in error.rows if start <= row < end), None)
+            if row is not None:
+                loc = () if query.single else ("instances", row - start, error.name)
+                refused[index] = self._failure(InputNotFinite(error.text(row), loc))
+        left = [query for index, query in enumerate(queries) if index not in refused]
+        answered = iter(self._answer(left) if left else ())
+        return [refused[index] if index in refused else next(answered) for index in range(len(queries))]
 
-    def _response(
-        self,
-        query: Query,
-        part: slice,
-        answers: Mapping[str, HeadAnswers],
-        finite: Mapping[str, Array | None],
-    ) -> HttpResponse:
+    def _refused(
+        self, query: Query, part: slice, own: Mapping[str, slice], infinite: Mapping[str, Array]
+    ) -> HttpResponse | None:
+        """The refusal of a query one of whose answers is not finite."""
         for head in query.heads:
-            rows = finite[head]
-            if rows is not None and not rows[part].all():
-                row = int(np.argmin(rows[part]))
+            rows, place = infinite.get(head), own.get(head, part)
+            if rows is not None and not rows[place].all():
+                row = int(np.argmin(rows[place]))
                 return self._failure(
                     AnswerNotFinite(
                         f"head {head!r} answered NaN or infinity for this row: "
@@ -142,33 +192,30 @@ class Responder:
                         () if query.single else ("instances", row),
                     )
                 )
-        columns = [answers[head].rows(part, query.options) for head in query.heads]
-        rows_by_head = [dict(zip(query.heads, row, strict=True)) for row in zip(*columns, strict=True)]
-        return HttpResponse(200, "OK", json.encode(rows_by_head, query.single))
+        return None
 
     def _failure(self, error: RequestError) -> HttpResponse:
         self.failures += 1
+        self._record.failures[error.type] = self._record.failures.get(error.type, 0) + 1
         return HttpResponse(error.status, error.phrase, json.encode_error(error))
 
 
-def _restored(parts: Sequence[Array], positions: Sequence[Array]) -> Array:
-    """The outputs of several batches in the order of the rows; those of shorter texts filled up with zeros."""
-    shape = tuple(max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True))
-    whole = np.zeros((sum(len(part) for part in parts), *shape), dtype=parts[0].dtype)
-    for part, rows in zip(parts, positions, strict=True):
-        place: tuple[Any, ...] = (rows, *(slice(0, n) for n in part.shape[1:]))
-        whole[place] = part
-    return whole
+def _all_finite(outputs: Mapping[str, Output]) -> bool:
+    """Whether all numbers are finite, which one sum tells of all heads that are views of one array."""
+    owners = {}
+    for output in outputs.values():
+        if isinstance(output, list):
+            return False
+        owner = output.base if isinstance(output.base, np.ndarray) else output
+        owners[id(owner)] = owner
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs; halves
+        return all(np.isfinite(owner.sum(dtype=np.float64)) for owner in owners.values())
 
 
-def _in_order(parts: Sequence[Array], positions: Sequence[Array]) -> list[Array]:
-    """The outputs of several batches row by row in the order of the rows, each of the size it has."""
-    rows = {
-        int(place): row
-        for part, places in zip(parts, positions, strict=True)
-        for place, row in zip(places, part, strict=True)
-    }
-    return [rows[place] for place in range(len(rows))]
+def _infinite(outputs: Mapping[str, Output]) -> dict[str, Array]:
+    """Of the heads that have rows with NaN or infinity, which rows are finite."""
+    found = {head: _finite_rows(output) for head, output in outputs.items()}
+    return {head: rows for head, rows in found.items() if rows is not None}
 
 
 def _finite_rows(output: Output) -> Array | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from polyhead.models.spec import Strict, first_fault
+from polyhead.serving.cores import available_cores
 from polyhead.serving.errors import LaunchError
 
-__all__ = ["Device", "RuntimeChoice", "Settings", "available_cores"]
+__all__ = ["Device", "LogFormat", "RuntimeChoice", "Settings", "available_cores"]
 
 RuntimeChoice = Literal["auto", "onnxruntime", "torchscript", "program", "aotinductor"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+LogFormat = Literal["text", "json"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Count = Annotated[int, Field(ge=1)]
 
@@ -38,6 +39,13 @@ class Settings(Strict):
     max_image_pixels: Count = 50_000_000  # of all images of a request, before resizing
     max_dense_bytes: Count = 256 * 1024 * 1024  # of outputs per token or pixel, of a request and of what runs together
     max_input_bytes: Count = 64 * 1024 * 1024  # of all rows of a request, as the graph takes them
+    max_body_bytes: Count = 64 * 1024 * 1024  # of a request's body after it was inflated
+    decode_threads: Annotated[int, Field(ge=0)] = 0  # that tokenise and read images beside the forward pass; 0: auto
+    # Heads that run on the rows that ask for them alone: auto (measured when a model is loaded), none, or their names.
+    apart: Annotated[str, Field(pattern=r"^[^,\s][^,]*(,[^,]+)*$")] = "auto"
+    fast_path: bool = True  # Polyhead's own reading and writing of what passes between TorchServe and a worker
+    log_format: LogFormat = "text"
+    access_log: bool = False  # one line per request
 
     @classmethod
     def parse(cls, values: dict[str, Any], source: str) -> Self:
@@ -54,14 +62,3 @@ class Settings(Strict):
     def threads_per_worker(self) -> int:
         """Threads of one forward pass."""
         return self.threads or max(1, available_cores() // self.workers)
-
-
-def available_cores() -> int:
-    """The cores this process may really use: its affinity, and the quota of its control group."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123 - a kernel interface
-            quota, period = file.read().split()
-    except (OSError, ValueError):  # no control groups of version 2: nothing limits us there
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -15,6 +18,7 @@ from polyhead.serving.golden import Array
 __all__ = ["PixelBudget", "decode", "encode_png"]
 
 # Only these decoders are ever tried on a stranger's bytes; Pillow has dozens.
+LOCK = Lock()
 FORMATS = ("PNG", "JPEG")
 MODES = {"gray": "L", "rgb": "RGB", "bgr": "RGB"}
 
@@ -48,13 +52,13 @@ def decode(data: bytes | bytearray | memoryview, spec: ImageInput, budget: Pixel
         InvalidInstance: it has another size and the spec's resize rule is `none`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow's: our own limit is checked, and oddities are the sender's
+        with _quietly():
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-            width, height = image.size
-            budget.take(width, height, loc)
-            if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip instead of scale
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        width, height = image.size
+        budget.take(width, height, loc)
+        if image.mode.startswith("I"):  # 16 bits a pixel, which convert would clip instead of scale
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        with _quietly() if image.mode == "P" else nullcontext():  # it warns of odd palettes
             image = image.convert(MODES[spec.channels])
     except Image.DecompressionBombError:
         raise PayloadTooLarge("image of far more pixels than any request may have", loc) from None
@@ -71,6 +75,17 @@ def decode(data: bytes | bytearray | memoryview, spec: ImageInput, budget: Pixel
         image = image.resize((columns, rows), resample=Image.Resampling[spec.resize.upper()])
     pixels = np.asarray(image, dtype=np.uint8).reshape(rows, columns, spec.depth)
     return np.ascontiguousarray(pixels[..., ::-1]) if spec.channels == "bgr" else pixels
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without warnings of Pillow's: our own limit is checked, and oddities are the sender's.
+
+    What Python warns of is one for all threads: hence the lock, under which nothing is decoded but palettes.
+    """
+    with LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def encode_png(pixels: Array, spec: ImageInput) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -17,10 +17,13 @@ from polyhead.serving.errors import (
 )
 from polyhead.serving.protocol import rows
 from polyhead.serving.protocol.lengths import require_lengths
-from polyhead.serving.request import HttpRequest, Query, choose_heads, parse_options
+from polyhead.serving.request import HttpRequest, HttpResponse, Query, choose_heads, parse_options
 from polyhead.serving.settings import Settings
 
-__all__ = ["MEDIA_TYPES", "decode", "encode", "encode_error"]
+if TYPE_CHECKING:
+    from polyhead.serving.answers import HeadAnswers
+
+__all__ = ["MEDIA_TYPES", "decode", "document", "encode", "encode_error"]
 
 MEDIA_TYPES = ("application/json",)
 KEYS = ("instances", "heads", "options")
@@ -98,7 +101,14 @@ def _names(instance: Any, spec: ModelSpec, only: str) -> bool:
     return not (isinstance(spec.inputs[only], ImageInput) and set(instance) == {"b64"})
 
 
-def encode(answers: Sequence[Mapping[str, Any]], single: bool) -> bytes:
+def encode(query: Query, answers: Mapping[str, HeadAnswers], parts: Mapping[str, slice]) -> HttpResponse:
+    """Answers by head, one object per row; see `Encode`."""
+    columns = [answers[head].rows(part, query.options) for head, part in parts.items()]
+    rows_by_head = [dict(zip(query.heads, row, strict=True)) for row in zip(*columns, strict=True)]
+    return HttpResponse(200, "OK", document(rows_by_head, query.single))
+
+
+def document(answers: Sequence[Mapping[str, Any]], single: bool) -> bytes:
     """Answers by head, one mapping per row, to a JSON body; numpy arrays and numbers are written as they are.
 
     The caller has made sure that every number is finite: orjson would write the others as null.

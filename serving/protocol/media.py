@@ -6,7 +6,8 @@ from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput, 
 from polyhead.serving.errors import UnsupportedMediaType
 from polyhead.serving.protocol import images, rows
 from polyhead.serving.protocol.lengths import require_lengths
-from polyhead.serving.request import HttpRequest, Query, Values, choose_heads, find_header
+from polyhead.serving.protocol.octets import HEADS_HEADER, Octets, named_heads
+from polyhead.serving.request import HttpRequest, Query, Values
 from polyhead.serving.settings import Settings
 
 __all__ = ["HEADS_HEADER", "MEDIA_TYPES", "decode", "media_types"]
@@ -15,7 +16,6 @@ IMAGES = ("image/png", "image/jpeg")
 TEXT = "text/plain"
 TENSOR = "application/octet-stream"
 MEDIA_TYPES = (*IMAGES, TEXT, TENSOR)
-HEADS_HEADER = "x-polyhead-heads"
 
 
 def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
@@ -31,8 +31,10 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
             f"send {' or '.join((*media_types(spec), 'application/json'))}"
         )
     name, only = next(iter(spec.inputs.items()))
-    wanted = find_header(request.headers, HEADS_HEADER)
-    heads = choose_heads(spec, None if wanted is None else [part.strip() for part in wanted.split(",")])
+    if isinstance(only, TensorInput) and not only.free:
+        return Octets(spec, settings).decode(request, spec, settings)
+    wanted = request.headers.get(HEADS_HEADER)
+    heads = tuple(spec.heads) if wanted is None else named_heads(spec, wanted)
     inputs = {name: _row(name, only, request, settings)}
     require_lengths(spec, inputs, single=True)
     return Query(1, inputs, heads, single=True)

@@ -76,7 +76,7 @@ def from_json(name: str, spec: TensorInput, value: Any, shape: Sequence[int | st
     return array
 
 
-def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray, loc: Place) -> Array:
+def from_bytes(name: str, spec: TensorInput, data: bytes | bytearray | memoryview, loc: Place) -> Array:
     """Little-endian numbers, without a copy where the bytes allow, to one row `[1, …]`; one free dimension is inferred.
 
     Raises:
@@ -140,7 +140,7 @@ def _text_of(name: str, value: Any, loc: Place) -> str:
     return value
 
 
-def from_utf8(name: str, data: bytes | bytearray, loc: Place) -> str:
+def from_utf8(name: str, data: bytes | bytearray | memoryview, loc: Place) -> str:
     """A body that is one text.
 
     Raises:

@@ -77,4 +77,4 @@ def load(graph: Graph, files: Mapping[str, bytes], device: str, threads: int) ->
     except Exception as error:  # noqa: BLE001 - a damaged package raises whatever its parts raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise RuntimeUnavailable(f"{path} cannot be loaded ({lines[0]}): remove it, and compile again") from None
-    return TensorRuntime("aotinductor", model, graph, device)
+    return TensorRuntime("aotinductor", model, graph, device, "a compiled program starts its few kernels by itself")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from polyhead.serving.errors import DeviceUnavailable, RuntimeUnavailable
 from polyhead.serving.golden import Array
 from polyhead.serving.manifest import Format, Graph
 
-__all__ = ["AUTO", "FORMATS", "Runtime", "load", "resolve_device"]
+__all__ = ["AUTO", "FORMATS", "Runtime", "fetched", "load", "mode", "resolve_device"]
 
 # By runtime, each a module here: the graph format it reads.
 FORMATS: dict[str, Format] = {
@@ -57,6 +57,25 @@ def resolve_device(device: str) -> str:
             f"device {device!r} is not there (PyTorch sees {count} CUDA devices): use --device cpu or auto"
         )
     return f"cuda:{index}"
+
+
+def fetched(graph: Graph) -> tuple[str, ...]:
+    """The outputs that a server asks for: heads that lie in the packed one come with it."""
+    packed = () if graph.packed is None else graph.packed.columns
+    return tuple(name for name in graph.outputs if name not in packed)
+
+
+@runtime_checkable
+class _Stated(Protocol):
+    mode: str
+    why: str
+
+
+def mode(runtime: object) -> str:
+    """How a runtime's passes run, in words: `cuda graphs`, or `eager` with the reason where it is on a GPU."""
+    if not isinstance(runtime, _Stated):
+        return "eager"
+    return f"{runtime.mode} ({runtime.why})" if runtime.why else runtime.mode
 
 
 def load(runtime: str, graph: Graph, files: Mapping[str, bytes], device: str, threads: int) -> Runtime:

@@ -51,7 +51,12 @@ PATHS = frozenset(["metrics_config", "cpp_log_config", "plugins_path"])
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the server listens. Only inference ever leaves the machine."""
+    """Where the server listens. Only inference ever leaves the machine.
+
+    Attributes:
+        metrics: where the launcher serves metrics.
+        torchserve_metrics: where TorchServe serves its own, which the launcher fetches.
+    """
 
     host: str
     inference: int
@@ -59,6 +64,7 @@ class Addresses:
     metrics: int
     grpc_inference: int
     grpc_management: int
+    torchserve_metrics: int
 
     @property
     def url(self) -> str:
@@ -73,8 +79,13 @@ class Addresses:
 
     @property
     def metrics_url(self) -> str:
-        """Of the metrics API."""
+        """Of the metrics API: Polyhead's families, and TorchServe's own behind them."""
         return f"http://127.0.0.1:{self.metrics}/metrics"
+
+    @property
+    def torchserve_metrics_url(self) -> str:
+        """Of TorchServe's own metrics API, which nobody but the launcher is told of."""
+        return f"http://127.0.0.1:{self.torchserve_metrics}/metrics"
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ class Configuration:
         effective = {key: value for key, value in self.properties.items() if key != "vmargs"} | {
             "inference_address": f"http://{addresses.host}:{addresses.inference}",
             "management_address": f"http://127.0.0.1:{addresses.management}",
-            "metrics_address": f"http://127.0.0.1:{addresses.metrics}",
+            "metrics_address": f"http://127.0.0.1:{addresses.torchserve_metrics}",
             "grpc_inference_address": "127.0.0.1",
             "grpc_management_address": "127.0.0.1",
             "grpc_inference_port": str(addresses.grpc_inference),

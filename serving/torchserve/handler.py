@@ -17,22 +17,26 @@ from typing import Any
 
 import orjson
 
+from polyhead.serving import logs
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.choosing import choose
 from polyhead.serving.engine import Engine
 from polyhead.serving.errors import (
     BundleError,
     InternalError,
-    MalformedBody,
     PayloadTooLarge,
     PolyheadError,
-    RequestError,
 )
+from polyhead.serving.metrics.observer import observer
+from polyhead.serving.passes import pass_tokens
 from polyhead.serving.protocol.json import encode_error
-from polyhead.serving.request import HttpRequest, HttpResponse, find_header
+from polyhead.serving.request import HttpResponse
 from polyhead.serving.responder import Responder
 from polyhead.serving.runtimes import base
 from polyhead.serving.settings import Settings
+from polyhead.serving.torchserve.fastpath import install
+from polyhead.serving.torchserve.incoming import Incoming, incoming, tags
+from polyhead.serving.tracing import TAG_HEADER
 
 __all__ = ["HANDLER_FILE", "HANDLER_SOURCE", "PolyheadHandler"]
 
@@ -42,9 +46,6 @@ HANDLER_SOURCE = '''"""Polyhead's handler, from the installed package."""
 from polyhead.serving.torchserve.handler import PolyheadHandler
 class Handler(PolyheadHandler): """The one class that TorchServe looks for: it must be defined in this file."""
 '''
-
-# TorchServe passes what it cannot name, such as a form, under the client's own keys; a whole body is one of these.
-BODY_KEYS = ("body", "data")
 
 # TorchServe's own default of `max_response_size`, for a TorchServe that we did not configure.
 MAX_RESPONSE = 6_553_500
@@ -62,6 +63,7 @@ class PolyheadHandler:
         self._why = ""
         self._headers: tuple[tuple[str, str], ...] = ()
         self._max_response = MAX_RESPONSE
+        self.fast_path = False
 
     def initialize(self, context: Any) -> None:
         """Open and verify the bundle, load its graph, replay the golden samples, warm up.
@@ -73,19 +75,18 @@ class PolyheadHandler:
         report = config.get("report")
         try:
             self.responder = self._load(context, config)
+            if self.fast_path:
+                install.install(self.answer, self.handle, self._headers)
         except Exception as error:
             message = str(error) if isinstance(error, PolyheadError) else f"{type(error).__name__}: {error}"
             _report(report, {"ok": False, "error": message})
             raise RuntimeError(message) from error
-        engine = self.responder.engine
-        bundle = engine.bundle
         self._max_response = int(config.get("max_response_size", MAX_RESPONSE))
-        self._headers = (("X-Polyhead-Model", bundle.title), ("X-Polyhead-Bundle", bundle.digest[:12]))
         # Every request would log two lines through a pipe to Java.
         logging.getLogger().setLevel(logging.WARNING)
         gc.collect()
         gc.freeze()
-        _report(report, {"ok": True, **self._about(engine)})
+        _report(report, {"ok": True, **self._about(self.responder.engine)})
 
     def _load(self, context: Any, config: Mapping[str, Any]) -> Responder:
         properties = context.system_properties
@@ -97,20 +98,26 @@ class PolyheadHandler:
                 f"bundle {bundle.title} was changed since the server started ({bundle.digest[:12]}, "
                 f"it started with {expected[:12]}): start the server again"
             )
+        logs.configure(settings.log_format, bundle.title)
+        self.fast_path = settings.fast_path and install.in_worker()
         device = settings.device
         if device in ("auto", "cuda") and properties.get("gpu_id") is not None:
             device = f"cuda:{properties['gpu_id']}"
         device = base.resolve_device(device)
         chosen = choose(bundle, settings.runtime, device, settings.precision)
         self._why = chosen.why
-        engine = Engine.of(bundle, chosen, device, settings.threads_per_worker())
+        engine = Engine.of(bundle, chosen, device, settings.threads_per_worker(), settings.apart)
         engine.replay_golden()
         engine.warm_up([settings.max_batch_size, 1])
-        engine.forwards = engine.rows = 0
-        return Responder(engine, settings)
+        padding = pass_tokens(engine)
+        engine.reset_counts()
+        self._headers = (("X-Polyhead-Model", bundle.title), ("X-Polyhead-Bundle", bundle.digest[:12]))
+        counts = config.get("metrics")
+        observe = observer(bundle, engine, None if counts is None else Path(counts))
+        return Responder(engine, settings, observe, padding)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Answer one batch of TorchServe's.
+        """Answer one batch of TorchServe's, handed over by its own worker.
 
         Args:
             data: per request, the body by name.
@@ -119,25 +126,31 @@ class PolyheadHandler:
         Returns:
             One body per request.
         """
-        assert self.responder is not None
-        headers = [context.get_all_request_header(index) for index in range(len(data))]
-        # The management API's `describe?customized=true` comes as a request with this header and without any body.
-        asked = [not entry and names.get("describe") == "True" for entry, names in zip(data, headers, strict=True)]
-        try:
-            requests = [_request(e, n) for e, n, describe in zip(data, headers, asked, strict=True) if not describe]
-            answers = iter(self.responder.respond(requests) if requests else ())
-            responses = [self._describe() if describe else next(answers) for describe in asked]
-        except Exception:  # TorchServe would answer 503 to the whole batch, without a body of ours
-            logger.exception("a batch of %d requests failed", len(data))
-            error = InternalError("the server failed on this batch and has logged it: send the request again")
-            responses = [HttpResponse(error.status, error.phrase, encode_error(error))] * len(data)
-        responses = _bounded(responses, self._max_response)
-        for index, response in enumerate(responses):
+        requests = [incoming(entry, context.get_all_request_header(index)) for index, entry in enumerate(data)]
+        responses = self.answer(requests)
+        for index, (response, tag) in enumerate(zip(responses, tags(requests), strict=True)):
             context.set_response_status(response.status, response.phrase, index)
             context.set_response_content_type(index, response.content_type)
-            for name, value in self._headers:
+            for name, value in (*self._headers, *response.headers):
                 context.set_response_header(index, name, value)
+            if tag is not None:
+                context.set_response_header(index, TAG_HEADER, tag)
         return [response.body for response in responses]
+
+    def answer(self, requests: Sequence[Incoming]) -> list[HttpResponse]:
+        """One response per request of a batch, in their order. It raises nothing: TorchServe would fail the batch."""
+        assert self.responder is not None
+        try:
+            asked = [request for request in requests if request is not None]
+            responses = self.responder.respond(asked) if asked else []
+            if len(asked) < len(requests):
+                answers = iter(responses)
+                responses = [self._describe() if request is None else next(answers) for request in requests]
+        except Exception:  # TorchServe would answer 503 to the whole batch, without a body of ours
+            logger.exception("a batch of %d requests failed", len(requests))
+            error = InternalError("the server failed on this batch and has logged it: send the request again")
+            responses = [HttpResponse(error.status, error.phrase, encode_error(error))] * len(requests)
+        return _bounded(responses, self._max_response)
 
     def _describe(self) -> HttpResponse:
         """The model and its counts."""
@@ -147,6 +160,7 @@ class PolyheadHandler:
             "model": bundle.title,
             "bundle": bundle.digest[:12],
             **self._about(engine),
+            "fast_path": self.fast_path,
             "pid": os.getpid(),
             "spec": bundle.spec.model_dump(mode="json"),
             "counts": {
@@ -155,14 +169,16 @@ class PolyheadHandler:
                 "failures": self.responder.failures,
                 "forwards": engine.forwards,
                 "rows": engine.rows,
+                "heads": engine.head_rows,
             },
         }
         return HttpResponse(200, "OK", orjson.dumps(content))
 
-    def _about(self, engine: Engine) -> dict[str, str]:
-        """What answers, and why that: graph, runtime and device."""
+    def _about(self, engine: Engine) -> dict[str, Any]:
+        """What answers, and why that: graph, runtime, device, and the heads that run apart."""
         runtime = engine.runtime
-        return {"graph": engine.graph.id, "runtime": runtime.name, "device": runtime.device, "why": self._why}
+        about = {"graph": engine.graph.id, "runtime": runtime.name, "device": runtime.device, "why": self._why}
+        return {**about, "apart": list(engine.apart), "why_apart": engine.plan.why}
 
 
 def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:
@@ -170,7 +186,7 @@ def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:
 
     Where all of them together are too large, each may take an equal share of the limit.
     """
-    if sum(len(response.body) + OVERHEAD for response in responses) <= limit:
+    if sum([len(response.body) for response in responses]) + OVERHEAD * len(responses) <= limit:
         return responses
     share = limit // len(responses) - OVERHEAD
     bounded = []
@@ -183,30 +199,6 @@ def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:
             response = HttpResponse(error.status, error.phrase, encode_error(error))
         bounded.append(response)
     return bounded
-
-
-def _request(entry: Mapping[str, Any], headers: Mapping[str, Any]) -> HttpRequest | RequestError:
-    """One request as TorchServe hands it over: parts by name, a part's content type by its name in the headers."""
-    key = next((name for name in BODY_KEYS if name in entry), None)
-    part = headers.get(key) if key is not None else None
-    media_type = part["content-type"] if isinstance(part, dict) else find_header(headers, "content-type")
-    media_type = (media_type or "").partition(";")[0].strip().lower()
-    try:
-        return HttpRequest(b"" if key is None else _raw(entry[key]), media_type, headers)
-    except (
-        TypeError,
-        ValueError,
-    ) as error:  # TorchServe parsed what our own parser refuses: numbers beyond 64 bits, lone surrogates
-        return MalformedBody(f"the body is not JSON: {error}")
-
-
-def _raw(body: Any) -> bytes | bytearray:
-    """A body's bytes. Only a TorchServe that runs without `decode_input_request=false` hands over anything else."""
-    if isinstance(body, bytes | bytearray):
-        return body
-    if isinstance(body, str):
-        return body.encode()
-    return b"" if body is None else orjson.dumps(body)
 
 
 def _report(path: str | None, content: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,12 +18,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
+from xml.sax.saxutils import quoteattr
 
 import httpx
 import psutil
 
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import LaunchError
+from polyhead.serving.logs import JSON_PATTERN, Lines
+from polyhead.serving.metrics.page import MetricsPage
 from polyhead.serving.settings import Settings
 from polyhead.serving.torchserve import ports, readiness
 from polyhead.serving.torchserve.configuration import Addresses, Configuration
@@ -74,8 +78,8 @@ class Server:
         configuration: a parsed config.properties.
         settings: of every model.
         host, port: where inference listens; see `ports.addresses`.
-        log: told every line that TorchServe and the workers print once the server is ready; before, lines are kept
-            for the error message of a start that fails.
+        log: told every line that TorchServe and the workers print once the server is ready, as JSON where the settings
+            say so; before, lines are kept for the error message of a start that fails.
         verbose: tell `log` from the beginning.
 
     Raises:
@@ -100,11 +104,13 @@ class Server:
         self.addresses: Addresses = ports.addresses(host, port)
         self.java: Java = find_java()
         self.home = torchserve_home()
-        self._log, self._verbose = log, verbose
+        self._log = Lines(log) if settings.log_format == "json" else log
+        self._verbose = verbose
         self._tail: deque[str] = deque(maxlen=60)
         self._process: subprocess.Popen[str] | None = None
         self._ready = False
         self._worker_died = False
+        self._metrics: MetricsPage | None = None
         self.folder = _working_folder()
 
     def __enter__(self) -> Self:
@@ -124,6 +130,8 @@ class Server:
         """
         try:
             self._write_files()
+            addresses = self.addresses
+            self._metrics = MetricsPage(addresses.metrics, self._counts, addresses.torchserve_metrics_url)
             self._spawn()
             served = [self._wait_for(bundle, cancelled) for bundle in self.bundles]
         except BaseException:
@@ -133,7 +141,7 @@ class Server:
         return served
 
     def _write_files(self) -> None:
-        for name in ("tmp", "logs", "store"):
+        for name in ("tmp", "logs", "store", self._counts.name):
             (self.folder / name).mkdir()
         for bundle in self.bundles:
             self._reports(bundle).mkdir(parents=True)
@@ -141,6 +149,7 @@ class Server:
                 "report": str(self._reports(bundle) / "worker"),
                 "digest": bundle.digest,
                 "max_response_size": self.configuration.max_response_size,
+                "metrics": str(self._counts),
             }
             files = model_files(bundle.spec, self.settings, str(bundle.folder.resolve()), self.settings.device, launch)
             for name, content in files.items():
@@ -150,10 +159,19 @@ class Server:
         models = [self._store_name(bundle) for bundle in self.bundles]
         effective = self.configuration.render(self.addresses, self.folder / "store", models)
         (self.folder / "config.properties").write_text(effective, encoding="utf-8")
+        log4j = LOG_CONFIG.read_text(encoding="utf-8")
+        if self.settings.log_format == "json":
+            log4j = re.sub(r'pattern="[^"]*"', lambda _: f"pattern={quoteattr(JSON_PATTERN)}", log4j)
+        (self.folder / LOG_CONFIG.name).write_text(log4j, encoding="utf-8")
 
     def _store_name(self, bundle: Bundle) -> str:
         """A folder's name: by position, since names and versions may both hold dashes and dots."""
         return f"model-{self.bundles.index(bundle)}"
+
+    @property
+    def _counts(self) -> Path:
+        """Where the workers count."""
+        return self.folder / "metrics"
 
     def _reports(self, bundle: Bundle) -> Path:
         return self.folder / "reports" / self._store_name(bundle)
@@ -165,7 +183,7 @@ class Server:
             *self.configuration.java_arguments(),
             f"-Dmodel_server_home={self.home}",
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
-            f"-Dlog4j.configurationFile=file://{LOG_CONFIG}",
+            f"-Dlog4j.configurationFile=file://{self.folder / LOG_CONFIG.name}",
             f"-DLOG_LOCATION={self.folder / 'logs'}",
             f"-DMETRICS_LOCATION={self.folder / 'logs'}",
             *("-cp", str(self.home / "ts" / "frontend" / "*")),
@@ -179,6 +197,8 @@ class Server:
 
     def _spawn(self) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in THEIRS}
+        # Libraries that nobody tells how many threads to use take this; one who has set it knows why.
+        environment.setdefault("OMP_NUM_THREADS", str(self.settings.threads_per_worker()))
         self._process = subprocess.Popen(
             self._command(),
             cwd=self.folder,
@@ -246,6 +266,9 @@ class Server:
 
     def stop(self) -> None:
         """Stop TorchServe and its workers, and remove what was written for them. Safe to call again."""
+        metrics, self._metrics = self._metrics, None
+        if metrics is not None:
+            metrics.close()
         process, self._process = self._process, None
         if process is not None:
             family = _family(process.pid)

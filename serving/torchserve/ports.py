@@ -33,9 +33,9 @@ def addresses(host: str, port: int) -> Addresses:
         wanted = port + offset if port else _free(chosen)
         _require_bindable(where, wanted)
         chosen.append(wanted)
-    grpc = [_free(chosen)]  # TorchServe always opens these two; nobody is told of them
-    grpc.append(_free([*chosen, *grpc]))
-    return Addresses(host, *chosen, *grpc)
+    for _ in range(3):  # gRPC's two, which TorchServe always opens, and its own metrics; nobody is told of them
+        chosen.append(_free(chosen))
+    return Addresses(host, *chosen)
 
 
 def _free(taken: list[int]) -> int:

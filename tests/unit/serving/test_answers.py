@@ -25,7 +25,7 @@ from polyhead.models.spec import (
 from polyhead.models.tokenizer import Encoding
 from polyhead.serving.answers import HeadAnswers
 from polyhead.serving.golden import Array
-from polyhead.serving.protocol.json import encode
+from polyhead.serving.protocol.json import document
 from polyhead.serving.prototypes import Prototypes
 from polyhead.serving.request import Options
 
@@ -57,7 +57,7 @@ def _answers(
 ) -> list[dict[str, Any]]:
     """As a client reads them: through JSON."""
     rows = HeadAnswers(spec, np.asarray(output, np.float32), texts, prototypes).rows(part, Options(**options))
-    decoded = orjson.loads(encode([{"head": row} for row in rows], single=False))["predictions"]
+    decoded = orjson.loads(document([{"head": row} for row in rows], single=False))["predictions"]
     return [row["head"] for row in decoded]
 
 
@@ -217,7 +217,7 @@ def test_columns_of_a_packed_output_are_answered_alike(spec: HeadSpec, output: n
     packed[:, 2:-2] = output
     options, more = Options(top_k=2, scores=True, raw=True), MORE.get(spec.kind, {})
     views, alone = (HeadAnswers(spec, part, **more).rows(slice(1, 3), options) for part in (packed[:, 2:-2], output))
-    assert encode([{"h": a} for a in views], single=False) == encode([{"h": a} for a in alone], single=False)
+    assert document([{"h": a} for a in views], single=False) == document([{"h": a} for a in alone], single=False)
 
 
 def test_logits_of_any_size_neither_overflow_nor_warn():

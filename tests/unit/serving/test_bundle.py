@@ -23,7 +23,7 @@ from tests.unit.serving.wordpiece import tokenizer_json
 ONNX = "graphs/fused.onnx"
 GRAPHS = [ONNX, "graphs/fused.ts", "graphs/fused.pt2"]
 WEIGHTS = "graphs/weights.bin"
-FILES = [GOLDEN, *GRAPHS, WEIGHTS, "parity.json"]
+FILES = [GOLDEN, *GRAPHS, WEIGHTS, "openapi.json", "parity.json"]
 TOKENIZER = "preprocess/text/tokenizer.json"
 
 Forge = Callable[[Path, str, bytes], None]

@@ -67,7 +67,7 @@ ANSWERS = [
 
 def test_predict_sends_the_contract_and_returns_the_rows():
     with _serve(orjson.dumps({"predictions": ANSWERS})) as server, Client(server.url) as client:
-        assert client.predict("mlp", [[1, 2], {"x": [3, 4]}], ["color"], {"top_k": 2}) == ANSWERS
+        assert client.predict_json("mlp", [[1, 2], {"x": [3, 4]}], ["color"], {"top_k": 2}) == ANSWERS
     assert server.paths == ["/predictions/mlp"]
     assert server.headers[0]["content-type"] == "application/json"
     assert orjson.loads(server.bodies[0]) == {
@@ -79,21 +79,21 @@ def test_predict_sends_the_contract_and_returns_the_rows():
 
 def test_what_is_not_asked_for_is_not_sent():
     with _serve(orjson.dumps({"predictions": ANSWERS})) as server, Client(server.url) as client:
-        client.predict("mlp/1.0", ([1],))
+        client.predict("mlp/1.0", ([1], [2]))
     assert server.paths == ["/predictions/mlp/1.0"]
-    assert orjson.loads(server.bodies[0]) == {"instances": [[1]]}
+    assert orjson.loads(server.bodies[0]) == {"instances": [[1], [2]]}
 
 
 def test_an_empty_list_of_heads_is_not_all_of_them():
     with _serve(orjson.dumps({"predictions": ANSWERS})) as server, Client(server.url) as client:
-        client.predict("mlp", [[1]], heads=[])
+        client.predict("mlp", [[1], [2]], heads=[])
     assert orjson.loads(server.bodies[0])["heads"] == []
 
 
 def test_a_file_is_sent_as_it_is():
     data = bytes(range(256))
     with _serve(orjson.dumps(ANSWERS[0])) as server, Client(server.url + "/behind/") as client:
-        assert client.predict_file("mlp", data, "image/png", ["color", "level"]) == ANSWERS[0]
+        assert client.predict_file_json("mlp", data, "image/png", ["color", "level"]) == ANSWERS[0]
         client.predict_file("mlp", data, "image/jpeg")
     assert server.paths == ["/behind/predictions/mlp"] * 2
     assert server.bodies == [data, data]
@@ -128,7 +128,7 @@ def test_a_file_is_sent_as_it_is():
     ],
 )
 def test_an_error_is_told_with_status_and_place(status: int, body: bytes, message: str):
-    with _serve(body, status) as server, Client(server.url) as client:
+    with _serve(body, status) as server, Client(server.url, retries=0) as client:
         calls: list[Any] = [lambda: client.predict("mlp", [[1]]), lambda: client.predict_file("mlp", b"", "image/png")]
         for call in calls:
             with pytest.raises(ServerError) as caught:
@@ -147,7 +147,7 @@ def _closed_port() -> int:
 
 def test_a_refused_connection_is_told_with_what_to_do():
     url = f"http://127.0.0.1:{_closed_port()}"
-    with Client(url) as client, pytest.raises(ServerError) as caught:
+    with Client(url, retries=0) as client, pytest.raises(ServerError) as caught:
         client.predict("mlp", [[1]])
     error = caught.value
     assert str(error).startswith(f"no answer from {url} (")

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from polyhead.models.spec import ModelSpec
 from polyhead.models.tokenizer import Encoding
-from polyhead.serving.collate import Batch, collate
+from polyhead.serving.collate import Batch, Collator, RowsNotFinite, cheapest_cuts, collate
 from polyhead.serving.golden import Array
 from polyhead.serving.request import Query
 
@@ -351,3 +354,69 @@ def test_the_longest_of_every_dimension_counts():
     apart = collate(PADDED_BOTH, [_query(x=[wide, high])], 100, max_bytes=2 * 81 * 8 - 1)
     assert [batch.inputs["x"].shape for batch in together] == [(2, 9, 9)]
     assert [batch.inputs["x"].shape for batch in apart] == [(1, 1, 9), (1, 9, 1)]
+
+
+# --- bytes that are looked at together ------------------------------------------------------------------------------
+
+
+def test_bytes_and_arrays_of_several_requests_are_one_array():
+    rows = _rows(0, 6)
+    parts = [rows[:1].tobytes(), rows[1:3], memoryview(bytearray(rows[3:5].tobytes())), rows[5:]]
+    (batch,) = collate(FIXED, [Query(n, {"x": part}, ()) for n, part in zip((1, 2, 2, 1), parts, strict=True)], 100)
+    np.testing.assert_array_equal(batch.inputs["x"], rows)
+
+
+@pytest.mark.parametrize("others", [bytes, np.asarray], ids=["bytes", "arrays"])
+def test_every_row_that_is_not_finite_is_named(others: Any):
+    rows = _rows(0, 6)
+    rows[1, 0] = np.nan
+    rows[4] = np.inf, -np.inf
+    good = rows[:1].tobytes() if others is bytes else rows[:1]
+    queries = [Query(1, {"x": good}, ()), Query(5, {"x": rows[1:].tobytes()}, ())]
+    with pytest.raises(RowsNotFinite) as caught:
+        collate(FIXED, queries, 100)
+    assert caught.value.rows == {1: 1, 4: 2}
+    assert caught.value.text(4) == "input 'x': 2 of 2 values are NaN or infinite"
+
+
+def test_bytes_that_do_not_lie_on_a_boundary_are_copied_to_one():
+    rows = _rows(0, 2)
+    body = memoryview(bytearray(b"?" + rows.tobytes()))[1:]
+    (batch,) = collate(FIXED, [Query(2, {"x": body}, ())], 100)
+    assert batch.inputs["x"].flags.aligned
+    np.testing.assert_array_equal(batch.inputs["x"], rows)
+
+
+def test_a_buffer_that_is_used_again_holds_the_new_rows_alone():
+    collator = Collator(FIXED, 100)
+    for start, count in ((0, 3), (10, 2), (20, 9), (40, 2)):
+        parts = [_query(x=_rows(start, 1)), _query(x=_rows(start + 1, count - 1))]
+        (batch,) = collator.batches(parts)
+        np.testing.assert_array_equal(batch.inputs["x"], _rows(start, count))
+
+
+# --- padding against passes -----------------------------------------------------------------------------------------
+
+
+def _cost(lengths: list[int], cuts: tuple[int, ...], pass_tokens: float) -> float:
+    below = (0, *cuts)
+    parts = [[n for n in lengths if low < n <= high] for low, high in itertools.pairwise(below)]
+    return sum(pass_tokens + max(part) * len(part) for part in parts if part)
+
+
+@given(lengths=st.lists(st.integers(1, 6).map(lambda n: n * 8), min_size=1, max_size=12), tokens=st.integers(0, 200))
+def test_texts_are_parted_where_it_costs_the_least(lengths: list[int], tokens: int):
+    found = tuple(cheapest_cuts(lengths, tokens))
+    assert list(found) == sorted(found)
+    assert found[-1] == max(lengths)
+    sizes = sorted(set(lengths) - {max(lengths)})
+    choices = [(*cuts, max(lengths)) for n in range(len(sizes) + 1) for cuts in itertools.combinations(sizes, n)]
+    assert _cost(lengths, found, tokens) == min(_cost(lengths, cuts, tokens) for cuts in choices)
+
+
+def test_texts_of_like_length_go_together_where_a_pass_is_cheap():
+    queries = [_query(t=_encodings(3, 20, 4)), _query(t=_encodings(2, 18))]
+    assert len(Collator(TEXT, 100, pass_tokens=10_000).batches(queries)) == 1
+    short, long = Collator(TEXT, 100, pass_tokens=16).batches(queries)
+    assert (short.positions.tolist(), long.positions.tolist()) == ([0, 2, 3], [1, 4])
+    assert short.inputs["input_ids"].shape == (3, 8)

@@ -13,7 +13,7 @@ from polyhead.serving.settings import Settings
 from polyhead.serving.torchserve.configuration import DEFAULT_CONFIG, OURS, TORCHSERVES, Addresses, Configuration
 from polyhead.serving.torchserve.layout import model_files
 
-ADDRESSES = Addresses("0.0.0.0", 8080, 8081, 8082, 7070, 7071)
+ADDRESSES = Addresses("0.0.0.0", 8080, 8081, 8082, 7070, 7071, 7072)
 SPEC = ModelSpec.parse(
     {
         "name": "m",
@@ -77,7 +77,7 @@ def test_the_effective_file_keeps_management_metrics_and_grpc_on_the_loopback():
     effective = dict(line.split("=", 1) for line in text.splitlines())
     assert effective["inference_address"] == "http://0.0.0.0:8080"
     assert effective["management_address"] == "http://127.0.0.1:8081"
-    assert effective["metrics_address"] == "http://127.0.0.1:8082"
+    assert effective["metrics_address"] == "http://127.0.0.1:7072", "8082 is the launcher's"
     assert effective["grpc_inference_address"] == effective["grpc_management_address"] == "127.0.0.1"
     assert effective["load_models"] == "a-1,b-2"
     assert effective["allowed_urls"] == "file:///nowhere"

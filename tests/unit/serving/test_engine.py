@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from polyhead.serving.bundle import GOLDEN, Bundle
-from polyhead.serving.engine import Engine, unpack
+from polyhead.serving.engine import Engine
 from polyhead.serving.errors import BundleError, DeviceUnavailable, GoldenMismatch, RuntimeUnavailable
-from polyhead.serving.golden import Array, Golden, Tolerance
-from polyhead.serving.manifest import Graph, Packed
+from polyhead.serving.golden import Array, Golden
+from polyhead.serving.manifest import Packed
 from polyhead.serving.runtimes import base
 from tests.unit.serving.wordpiece import SPECIAL, VOCABULARY, tokenizer_json
 
@@ -92,20 +92,10 @@ def test_inputs_are_left_as_they_were(mlp, runtime: str):
     np.testing.assert_array_equal(x, mlp.samples["x"][:3])
 
 
-def test_unpack_cuts_the_columns_of_each_head():
+def test_views_are_the_columns_of_each_head():
     packed = Packed(output="p", columns={"a": (0, 1), "b": (1, 5)}, shapes={"a": (1,), "b": (2, 2)})
-    tolerance = Tolerance(atol=1e-5, rtol=1e-4)
-    graph = Graph(
-        id="g",
-        file="g.onnx",
-        format="onnx",
-        inputs=("x",),
-        outputs=("a", "b", "p"),
-        packed=packed,
-        tolerance=tolerance,
-    )
     array = np.arange(15, dtype=np.float32).reshape(3, 5)
-    heads = unpack(graph, array)
+    heads = packed.views(array)
     np.testing.assert_array_equal(heads["a"], [[0], [5], [10]])
     np.testing.assert_array_equal(heads["b"][1], [[6, 7], [8, 9]])
     assert heads["b"].shape == (3, 2, 2)

@@ -18,6 +18,7 @@ STATUS = {
     "RequestError": 400,
     "MalformedBody": 400,
     "PayloadTooLarge": 413,
+    "NotAcceptable": 406,
     "UnsupportedMediaType": 415,
     "InvalidInstance": 422,
     "InputNotFinite": 422,

@@ -172,7 +172,7 @@ def test_a_server_that_is_not_ours_is_a_server_error(status, body):
     with _respond(status, body) as server:
         threading.Thread(target=server.handle_request).start()
         with (
-            Client(f"http://127.0.0.1:{server.server_port}") as client,
+            Client(f"http://127.0.0.1:{server.server_port}", retries=0) as client,
             pytest.raises(ServerError, match=f"m: {status}: "),
         ):
             client.predict("m", [[1]])

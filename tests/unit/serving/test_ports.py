@@ -29,12 +29,14 @@ def test_management_and_metrics_follow_inference():
     port = free_block()
     found = ports.addresses("127.0.0.1", port)
     assert (found.inference, found.management, found.metrics) == (port, port + 1, port + 2)
-    assert len({port, port + 1, port + 2, found.grpc_inference, found.grpc_management}) == 5
+    others = {found.grpc_inference, found.grpc_management, found.torchserve_metrics}
+    assert len({port, port + 1, port + 2, *others}) == 6
 
 
-def test_port_0_takes_five_different_ports():
+def test_port_0_takes_six_different_ports():
     found = ports.addresses("127.0.0.1", 0)
-    assert len({found.inference, found.management, found.metrics, found.grpc_inference, found.grpc_management}) == 5
+    known = {found.inference, found.management, found.metrics}
+    assert len(known | {found.grpc_inference, found.grpc_management, found.torchserve_metrics}) == 6
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])

@@ -502,7 +502,7 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @given(values=st.lists(FINITE, min_size=1, max_size=8))
 def test_float32_values_survive_the_wire_bit_for_bit(values: list[float]):
     array = np.asarray(values, dtype=np.float32)
-    body = json.encode([{"v": {"vector": array, "value": array[0], "scores": {"a": array[-1]}}}], single=True)
+    body = json.document([{"v": {"vector": array, "value": array[0], "scores": {"a": array[-1]}}}], single=True)
     answer = strict_json.loads(body, parse_constant=pytest.fail)["v"]
     np.testing.assert_array_equal(np.asarray(answer["vector"], np.float32).view(np.uint32), array.view(np.uint32))
     assert np.float32(answer["value"]).tobytes() == array[0].tobytes()
@@ -510,19 +510,19 @@ def test_float32_values_survive_the_wire_bit_for_bit(values: list[float]):
 
 
 def test_float32_is_written_in_its_own_shortest_form():
-    assert json.encode([{"v": {"value": np.float32(0.1)}}], single=True) == b'{"v":{"value":0.1}}'
+    assert json.document([{"v": {"value": np.float32(0.1)}}], single=True) == b'{"v":{"value":0.1}}'
 
 
 def test_one_row_stands_alone_and_many_in_a_list():
     answers = [{"h": {"label": "a", "index": 0}}, {"h": {"label": "ü", "index": 1}}]
-    assert json.encode(answers[:1], single=True) == b'{"h":{"label":"a","index":0}}'
-    assert json.encode(answers[:1], single=False) == b'{"predictions":[{"h":{"label":"a","index":0}}]}'
-    assert orjson.loads(json.encode(answers, single=False)) == {"predictions": answers}
+    assert json.document(answers[:1], single=True) == b'{"h":{"label":"a","index":0}}'
+    assert json.document(answers[:1], single=False) == b'{"predictions":[{"h":{"label":"a","index":0}}]}'
+    assert orjson.loads(json.document(answers, single=False)) == {"predictions": answers}
 
 
 def test_arrays_of_no_and_of_many_values_are_lists():
     answers = [{"h": {"scores": np.empty(0, np.float32), "vector": np.array([1.5, -0.0, 1e-45], np.float32)}}]
-    answer = orjson.loads(json.encode(answers, single=True))["h"]
+    answer = orjson.loads(json.document(answers, single=True))["h"]
     assert answer["scores"] == []
     assert answer["vector"][0] == 1.5
     assert math.copysign(1, answer["vector"][1]) == -1

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from polyhead.models.spec import ImageInput, ModelSpec
-from polyhead.serving.errors import RequestError
+from polyhead.serving.collate import collate
+from polyhead.serving.errors import PayloadTooLarge, RequestError
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images, media
 from polyhead.serving.request import HttpRequest, Query
@@ -35,6 +36,12 @@ def _decode(
     body: bytes, content_type: str, spec: ModelSpec, headers: Mapping[str, str] | None = None, **limits: int
 ) -> Query:
     return media.decode(HttpRequest(body, content_type, headers or {}), spec, Settings(**limits))
+
+
+def _values(body: bytes, spec: ModelSpec) -> np.ndarray:
+    """The array that a tensor body becomes."""
+    (batch,) = collate(spec, [_decode(body, OCTETS, spec)], 100)
+    return batch.inputs["x"]
 
 
 def _file(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -289,12 +296,13 @@ def test_a_tensor_body_is_little_endian():
     query = _decode(struct.pack("<3f", 1.0, -2.5, 3e38), OCTETS, TENSOR)
     assert query.single
     assert query.rows == 1
-    assert query.inputs["x"].dtype == np.float32
-    np.testing.assert_array_equal(query.inputs["x"], np.array([[1.0, -2.5, 3e38]], np.float32))
+    values = _values(struct.pack("<3f", 1.0, -2.5, 3e38), TENSOR)
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, np.array([[1.0, -2.5, 3e38]], np.float32))
 
 
 def test_a_big_endian_body_is_other_numbers():
-    values = _decode(struct.pack(">3f", 1.0, 2.0, 3.0), OCTETS, TENSOR).inputs["x"]
+    values = _values(struct.pack(">3f", 1.0, 2.0, 3.0), TENSOR)
     np.testing.assert_array_equal(values, np.frombuffer(struct.pack(">3f", 1.0, 2.0, 3.0), "<f4")[None])
     assert not np.isin(values, [1.0, 2.0, 3.0]).any()
 
@@ -312,18 +320,33 @@ def test_a_big_endian_body_is_other_numbers():
     ],
 )
 def test_every_dtype_is_read_from_bytes(dtype: str, code: str, values: tuple[Any, ...]):
-    array = _decode(struct.pack(code, *values), OCTETS, _spec(x={"kind": "tensor", "dtype": dtype, "shape": [2]}))
+    array = _values(struct.pack(code, *values), _spec(x={"kind": "tensor", "dtype": dtype, "shape": [2]}))
     expected = np.array([values], dtype=dtype)
-    assert array.inputs["x"].dtype == expected.dtype
-    np.testing.assert_array_equal(array.inputs["x"], expected)
+    assert array.dtype == expected.dtype
+    np.testing.assert_array_equal(array, expected)
 
 
 def test_a_tensor_body_is_not_copied():
     body = struct.pack("<3f", 1, 2, 3)
-    assert np.shares_memory(_decode(body, OCTETS, TENSOR).inputs["x"], np.frombuffer(body, np.uint8))
+    assert np.shares_memory(_values(body, TENSOR), np.frombuffer(body, np.uint8))
 
 
-@pytest.mark.parametrize("length", [0, 1, 4, 8, 11, 13, 16, 24, 1200])
+@pytest.mark.parametrize("rows", [2, 7])
+def test_a_tensor_body_may_be_several_rows(rows: int):
+    values = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    query = _decode(values.tobytes(), OCTETS, TENSOR)
+    assert (query.rows, query.single) == (rows, False)
+    np.testing.assert_array_equal(_values(values.tobytes(), TENSOR), values)
+
+
+def test_more_rows_than_allowed_are_refused():
+    with pytest.raises(PayloadTooLarge, match="3 rows, allowed are 2 a request"):
+        _decode(b"\0" * 36, OCTETS, TENSOR, max_rows=2)
+    with pytest.raises(PayloadTooLarge, match="3 rows are 36 bytes, allowed are 35"):
+        _decode(b"\0" * 36, OCTETS, TENSOR, max_input_bytes=35)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 8, 11, 13, 16, 25, 1201])
 def test_another_number_of_bytes_is_refused(length: int):
     with pytest.raises(RequestError) as caught:
         _decode(b"\0" * length, OCTETS, TENSOR)
@@ -337,10 +360,10 @@ def test_another_number_of_bytes_is_refused(length: int):
     [((float("nan"), 1, 2), 1), ((float("inf"), 1, float("-inf")), 2), ((float("nan"),) * 3, 3)],
 )
 def test_numbers_that_are_not_finite_are_refused(values: tuple[float, ...], count: int):
-    with pytest.raises(RequestError) as caught:
-        _decode(struct.pack("<3f", *values), OCTETS, TENSOR)
+    with pytest.raises(RequestError) as caught:  # once the rows of all requests are together
+        _values(struct.pack("<3f", *values), TENSOR)
     error = caught.value
-    assert (error.status, error.type, error.loc) == (422, "input_not_finite", ())
+    assert (error.status, error.type, error.loc) == (422, "input_not_finite", ("instances", 0, "x"))
     assert error.message == f"input 'x': {count} of 3 values are NaN or infinite"
 
 
@@ -390,7 +413,7 @@ def test_a_text_body_in_another_encoding_is_refused(body: bytes, place: int):
 
 
 def test_heads_of_a_text_come_in_a_header_too():
-    assert _decode(b"hello", "text/plain", TEXT, {"X-Polyhead-Heads": "ink"}).heads == ("ink",)
+    assert _decode(b"hello", "text/plain", TEXT, {"x-polyhead-heads": "ink"}).heads == ("ink",)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from polyhead.serving.settings import Settings
 from polyhead.serving.torchserve.configuration import Addresses
 from polyhead.serving.torchserve.readiness import example, replay_golden
 
-ADDRESSES = Addresses("127.0.0.1", 8080, 8081, 8082, 7070, 7071)
+ADDRESSES = Addresses("127.0.0.1", 8080, 8081, 8082, 7070, 7071, 7072)
 
 
 def _client(found: Any) -> httpx.Client:

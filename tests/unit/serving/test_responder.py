@@ -130,7 +130,7 @@ BAD_FOR_MLP = {
     "too many rows": (_json({"instances": [ROW] * 101}), 413, "payload_too_large", ["instances"]),
     "wrong media type": (HttpRequest(b"\x89PNG", "image/png"), 415, "unsupported_media_type", []),
     "unknown media type": (HttpRequest(b"1,2,3", "text/csv"), 415, "unsupported_media_type", []),
-    "no media type": (HttpRequest(b'{"instances": [[1,2,3,4,5,6]]}', ""), 415, "unsupported_media_type", []),
+    "no media type": (HttpRequest(b"\0" * 24, ""), 415, "unsupported_media_type", []),
 }
 HEADER = b"IHDR" + struct.pack(">IIBBBBB", 8000, 8000, 8, 0, 0, 0, 0)
 BOMB = (
@@ -464,9 +464,11 @@ def test_a_media_type_that_nobody_reads_names_those_that_are_read(of_mlp: Respon
     (response,) = of_mlp.respond([HttpRequest(b"", "text/csv")])
     assert (response.status, response.phrase) == (415, "Unsupported Media Type")
     assert _error(response)["error"] == (
-        "media type 'text/csv' is not read here: set Content-Type to one of application/json, application/octet-stream"
+        "media type 'text/csv' is not read here: set Content-Type to one of application/json, "
+        "application/octet-stream, application/x-npy, application/vnd.apache.arrow.stream"
     )
     (response,) = of_picture.respond([HttpRequest(b"", "")])
     assert _error(response)["error"] == (
-        "media type 'none' is not read here: set Content-Type to one of application/json, image/png, image/jpeg"
+        "media type 'none' is not read here: set Content-Type to one of application/json, image/png, image/jpeg, "
+        "application/x-npy, application/vnd.apache.arrow.stream"
     )

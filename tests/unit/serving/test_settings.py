@@ -48,6 +48,8 @@ def test_devices_are_read(device: str):
             {"runtime": "onnx"},
             "runtime: Input should be 'auto', 'onnxruntime', 'torchscript', 'program' or 'aotinductor', got 'onnx'",
         ),
+        ({"log_format": "xml"}, "log_format: Input should be 'text' or 'json', got 'xml'"),
+        ({"decode_threads": -1}, "decode_threads: Input should be greater than or equal to 0, got -1"),
         ({"workers": 0, "max_rows": 0}, "workers: Input should be greater than or equal to 1, got 0 (and 1 more)"),
     ],
 )
@@ -75,12 +77,21 @@ def test_other_devices_are_refused(device: object):
         "max_rows",
         "max_rows_per_forward",
         "max_image_pixels",
+        "max_body_bytes",
     ],
 )
 def test_every_count_is_one_or_more(key: str):
     assert getattr(Settings.parse({key: 1}, "here"), key) == 1
     with pytest.raises(LaunchError, match=f"^here: {key}: "):
         Settings.parse({key: 0}, "here")
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), (True, True)])
+@pytest.mark.parametrize("key", ["fast_path", "access_log"])
+def test_switches_may_come_as_text(key: str, text: object, value: bool):
+    assert getattr(Settings.parse({key: text}, "here"), key) is value
+    with pytest.raises(LaunchError, match=f"^here: {key}: "):
+        Settings.parse({key: "perhaps"}, "here")
 
 
 def test_settings_cannot_be_changed():

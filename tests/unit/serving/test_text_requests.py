@@ -51,7 +51,7 @@ def _json(instances: Sequence[Any], heads: Sequence[str] = (), **options: Any) -
 
 
 def _plain(text: str | bytes, heads: str = "") -> HttpRequest:
-    headers = {"X-Polyhead-Heads": heads} if heads else {}
+    headers = {"x-polyhead-heads": heads} if heads else {}
     return HttpRequest(text if isinstance(text, bytes) else text.encode(), "text/plain", headers)
 
 

@@ -1,0 +1,1 @@
+"""What serving adds to the bare replay of a CUDA graph."""
