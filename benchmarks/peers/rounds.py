@@ -31,6 +31,10 @@ CHECKED = 8  # requests, before and after each turn
 LOAD = 0.7  # of the peak
 
 
+# Measurements long is every contender asked before its first: Java compiles what it has seen run often.
+WARM = 3
+
+
 @dataclass(frozen=True)
 class Asked:
     """How much is measured.
@@ -158,7 +162,7 @@ class Served:
             self.process.resume()
             return
         self.begin()
-        seconds = self.material.workload.seconds
+        seconds = self.material.workload.seconds * WARM
         wrk.measure(self.port, self.requests, 64, seconds * self.asked.seconds, self.asked.pinning)
         self.drain()
 

@@ -20,6 +20,7 @@ import orjson
 from polyhead.serving import logs
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.choosing import choose
+from polyhead.serving.cobatching import Cobatching
 from polyhead.serving.engine import Engine
 from polyhead.serving.errors import (
     BundleError,
@@ -178,7 +179,8 @@ class PolyheadHandler:
         """What answers, and why that: graph, runtime, device, and the heads that run apart."""
         runtime = engine.runtime
         about = {"graph": engine.graph.id, "runtime": runtime.name, "device": runtime.device, "why": self._why}
-        return {**about, "apart": list(engine.apart), "why_apart": engine.plan.why}
+        mode = base.mode(runtime.base if isinstance(runtime, Cobatching) else runtime)
+        return {**about, "mode": mode, "apart": list(engine.apart), "why_apart": engine.plan.why}
 
 
 def _bounded(responses: list[HttpResponse], limit: int) -> list[HttpResponse]:

@@ -133,6 +133,7 @@ def test_a_worker_that_has_loaded_reports_what_it_runs_and_why(mlp, tmp_path):
         "runtime": "onnxruntime",
         "device": "cpu",
         "why": "the first runtime with a graph",
+        "mode": "eager",
         "apart": [],
         "why_apart": "the bundle has no graphs of trunk and heads: they were not asked for",
     }
