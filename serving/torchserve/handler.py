@@ -170,8 +170,8 @@ class PolyheadHandler:
                 "failures": self.responder.failures,
                 "forwards": engine.forwards,
                 "rows": engine.rows,
-                "heads": engine.head_rows,
             },
+            "head_rows": engine.head_rows,
         }
         return HttpResponse(200, "OK", orjson.dumps(content))
 

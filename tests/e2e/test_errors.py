@@ -91,7 +91,9 @@ def test_images_of_too_many_pixels_in_all_are_refused_together(server):
 
 
 def test_a_body_that_is_too_large_is_413(server):
-    response = server.http.post("/predictions/digits", content=b"\0" * 9_000_000, headers={"Content-Type": "image/png"})
+    response = server.http.post(
+        "/predictions/digits", content=b"\0" * 42_000_000, headers={"Content-Type": "image/png"}
+    )
     assert response.status_code == 413
 
 
