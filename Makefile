@@ -68,7 +68,7 @@ serve: setup bundles/digits/manifest.json ## train and export the reference mode
 demo: setup bundles/digits/manifest.json ## serve the reference model, ask it about real digits, stop
 	@$(BIN)/python examples/demo.py bundles/digits
 
-bench: setup ## Polyhead beside its peers, then the hot path over the bare forward pass (half an hour; QUICK=1: minutes)
+bench: setup ## Polyhead beside its peers, then the hot path over the bare forward pass (QUICK=1: a short one)
 	@command -v wrk >/dev/null || { echo "make bench needs wrk, which measures the peak: apt-get install wrk (Debian, Ubuntu)"; exit 1; }
 	@command -v taskset >/dev/null || { echo "make bench needs taskset, which pins every contender to the same cores: apt-get install util-linux"; exit 1; }
 	@$(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick) $(BENCH_FLAGS)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from statistics import median
 from time import perf_counter
 
 import numpy as np
 
-from polyhead.models.arrays import array_specs
+from polyhead.models.arrays import ArraySpec, array_specs
 from polyhead.serving.engine import Engine
-from polyhead.serving.golden import Array
+from polyhead.serving.golden import Array, Golden
 
 __all__ = ["pass_tokens"]
 
@@ -27,7 +28,8 @@ def pass_tokens(engine: Engine) -> float | None:
     if not longest:
         return None
     sizes = [(rows, min(tokens, *longest)) for rows, tokens in (SMALL, LARGE)]
-    passes = [_inputs(engine, rows, tokens) for rows, tokens in sizes]
+    golden = engine.bundle.golden()
+    passes = [_inputs(golden, arrays, rows, tokens) for rows, tokens in sizes]
     times: list[list[float]] = [[], []]
     for number in range(ROUNDS + 1):
         for inputs, seconds in zip(passes, times, strict=True):
@@ -42,9 +44,8 @@ def pass_tokens(engine: Engine) -> float | None:
     return max(0.0, small / token - few) if token > 0 else None  # None: tokens are free here, so padding is too
 
 
-def _inputs(engine: Engine, rows: int, tokens: int) -> dict[str, Array]:
+def _inputs(golden: Golden, arrays: Mapping[str, ArraySpec], rows: int, tokens: int) -> dict[str, Array]:
     """Golden rows, each text of so many tokens."""
-    golden, arrays = engine.bundle.golden(), array_specs(engine.bundle.spec)
     found = {}
     for name, array in arrays.items():
         given = golden.inputs[name]

@@ -32,8 +32,3 @@ class Record:
     answered: list[tuple[Wanted, Mapping[str, HeadAnswers]]]
     failures: dict[str, int]
     requests: int
-
-    @property
-    def answers(self) -> list[Mapping[str, HeadAnswers]]:
-        """The answers without who wanted them."""
-        return [answers for _, answers in self.answered]

@@ -96,6 +96,9 @@ class Encode(Protocol):
             query: what was asked.
             answers: by head, of the whole batch; at least the heads of the query.
             parts: by head of the query, its rows among the head's answers.
+
+        Raises:
+            RequestError: the format cannot hold these answers.
         """
         ...
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 from time import perf_counter
 
 import numpy as np
@@ -146,8 +145,10 @@ class Responder:
                 responses.append(HttpResponse(200, "OK", plain.body(query.heads, part, query.single)))
             else:
                 encode = query.encode or json.encode
-                response = encode(query, answers, {head: own.get(head, part) for head in query.heads})
-                self.failures += response.status != HTTPStatus.OK  # a format that cannot hold these answers
+                try:
+                    response = encode(query, answers, {head: own.get(head, part) for head in query.heads})
+                except RequestError as error:  # a format that cannot hold these answers
+                    response = self._failure(error)
                 responses.append(response)
         seconds["answer"] += answered - start
         seconds["encode"] += perf_counter() - answered

@@ -87,8 +87,7 @@ class Client:
             Unreachable: there was no answer in time.
         """
         parts = bodies(rows, heads, options, self._exchange.cut)
-        typed = self._exchange.typed
-        return [row for body in parts for row in typed(model, body, *self._ask(model, body, request_id, True))]
+        return [row for body in parts for row in self._typed(model, body, request_id)]
 
     def predict_json(
         self,
@@ -100,8 +99,7 @@ class Client:
     ) -> list[dict[str, Any]]:
         """As `predict`, with the answers as the server's JSON has them."""
         parts = bodies(rows, heads, options, self._exchange.cut)
-        plain = self._exchange.rows
-        return [row for body in parts for row in plain(model, body, *self._ask(model, body, request_id, False))]
+        return [row for body in parts for row in self._plain(model, body, request_id)]
 
     def predict_file(
         self,
@@ -112,8 +110,7 @@ class Client:
         request_id: str | None = None,
     ) -> Row:
         """Send one row as the body, such as an image file; returns its answers by head. Raises as `predict` does."""
-        body = self._exchange.file_body(data, media_type, heads)
-        (row,) = self._exchange.typed(model, body, *self._ask(model, body, request_id, True))
+        (row,) = self._typed(model, self._exchange.file_body(data, media_type, heads), request_id)
         return row
 
     def predict_file_json(
@@ -125,9 +122,14 @@ class Client:
         request_id: str | None = None,
     ) -> dict[str, Any]:
         """As `predict_file`, with the answers as the server's JSON has them."""
-        body = self._exchange.file_body(data, media_type, heads)
-        (row,) = self._exchange.rows(model, body, *self._ask(model, body, request_id, False))
+        (row,) = self._plain(model, self._exchange.file_body(data, media_type, heads), request_id)
         return row
+
+    def _typed(self, model: str, body: Body, request_id: str | None) -> list[Row]:
+        return self._exchange.typed(model, body, *self._ask(model, body, request_id, True))
+
+    def _plain(self, model: str, body: Body, request_id: str | None) -> list[dict[str, Any]]:
+        return self._exchange.rows(model, body, *self._ask(model, body, request_id, False))
 
     def _ask(self, model: str, body: Body, request_id: str | None, typed: bool) -> tuple[httpx.Response, str]:
         """The last answer to a request, and the request's id."""

@@ -15,8 +15,8 @@ from polyhead.serving.golden import Array
 from polyhead.serving.protocol import arrowcolumns, images
 from polyhead.serving.protocol.arrowmessages import inflated_size
 from polyhead.serving.protocol.columns import from_array, require_room
+from polyhead.serving.protocol.headsheader import named_heads
 from polyhead.serving.protocol.lengths import require_lengths
-from polyhead.serving.protocol.octets import HEADS_HEADER, named_heads
 from polyhead.serving.request import HttpRequest, Query, Values
 from polyhead.serving.settings import Settings
 
@@ -29,8 +29,7 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
     Raises:
         RequestError: naming the column, and the row where it is one row's fault.
     """
-    wanted = request.headers.get(HEADS_HEADER)
-    heads = tuple(spec.heads) if wanted is None else named_heads(spec, wanted)
+    heads = named_heads(spec, request.headers)
     try:
         batches = _batches(pa.py_buffer(request.body), spec, settings)
     except (pa.ArrowException, OSError, ValueError, struct.error, IndexError, KeyError, TypeError, MemoryError):

@@ -59,7 +59,7 @@ def from_array(
     wanted = np.dtype(spec.dtype)
     if isinstance(spec, ImageInput) and spec.depth == 1 and array.shape[1:] == spec.size:
         array = array[..., None]
-    _require_shape(name, spec.shape, array, loc)
+    rows.require_shape(name, array, ("rows", *spec.shape), loc)
     if array.dtype.kind not in KINDS[wanted.kind]:
         raise InvalidInstance(f"input {name!r}: wanted {spec.dtype} numbers, got {array.dtype}", loc)
     if array.size * wanted.itemsize > largest:
@@ -74,14 +74,6 @@ def from_array(
         column = np.require(array, wanted, ["C", "A"])
     _require_finite(name, column, first)
     return list(column) if isinstance(spec, TensorInput) and spec.free else column
-
-
-def _require_shape(name: str, shape: tuple[int | str, ...], array: Array, loc: Place) -> None:
-    same = array.ndim == len(shape) + 1 and all(
-        isinstance(wanted, str) or got == wanted for wanted, got in zip(shape, array.shape[1:], strict=True)
-    )
-    if not same or 0 in array.shape:
-        raise InvalidInstance(f"input {name!r}: shape {_shown(array.shape)}, wanted {_shown(('rows', *shape))}", loc)
 
 
 def _require_range(name: str, wanted: np.dtype[Any], array: Array, first: int) -> None:
@@ -108,7 +100,3 @@ def _require_finite(name: str, column: Array, first: int) -> None:
 
 def _first_row(marked: Array) -> int:
     return int(marked.reshape(len(marked), -1).any(axis=1).argmax())
-
-
-def _shown(shape: tuple[int | str, ...]) -> str:
-    return f"[{', '.join(map(str, shape))}]"

@@ -11,11 +11,11 @@ from polyhead.models.spec import ImageInput, ModelSpec
 from polyhead.serving.errors import (
     InvalidInstance,
     MalformedBody,
-    PayloadTooLarge,
     RequestError,
     UnknownOption,
 )
 from polyhead.serving.protocol import rows
+from polyhead.serving.protocol.columns import require_room
 from polyhead.serving.protocol.lengths import require_lengths
 from polyhead.serving.request import HttpRequest, HttpResponse, Query, choose_heads, parse_options
 from polyhead.serving.settings import Settings
@@ -54,15 +54,7 @@ def _decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
     instances = body.get("instances")
     if not isinstance(instances, list) or not instances:
         raise InvalidInstance('"instances" must be a list of one row or more', ("instances",))
-    if len(instances) > settings.max_rows:
-        raise PayloadTooLarge(f"{len(instances)} rows, allowed are {settings.max_rows} a request", ("instances",))
-    size = len(instances) * sum(rows.row_bytes(value) for value in spec.inputs.values())
-    if size > settings.max_input_bytes:
-        raise PayloadTooLarge(
-            f"{len(instances)} rows are {size} bytes for the model, allowed are {settings.max_input_bytes} a request: "
-            "send fewer rows at a time",
-            ("instances",),
-        )
+    require_room(spec, len(instances), settings, ("instances",))
     heads = choose_heads(spec, body.get("heads"))
     options = parse_options(body.get("options"))
     columns = _columns(spec, instances)

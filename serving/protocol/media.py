@@ -5,12 +5,13 @@ from __future__ import annotations
 from polyhead.models.spec import ImageInput, InputSpec, ModelSpec, TensorInput, TextInput
 from polyhead.serving.errors import UnsupportedMediaType
 from polyhead.serving.protocol import images, rows
+from polyhead.serving.protocol.headsheader import named_heads
 from polyhead.serving.protocol.lengths import require_lengths
-from polyhead.serving.protocol.octets import HEADS_HEADER, Octets, named_heads
+from polyhead.serving.protocol.octets import Octets
 from polyhead.serving.request import HttpRequest, Query, Values
 from polyhead.serving.settings import Settings
 
-__all__ = ["HEADS_HEADER", "MEDIA_TYPES", "decode", "media_types"]
+__all__ = ["MEDIA_TYPES", "decode", "media_types"]
 
 IMAGES = ("image/png", "image/jpeg")
 TEXT = "text/plain"
@@ -33,8 +34,7 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
     name, only = next(iter(spec.inputs.items()))
     if isinstance(only, TensorInput) and not only.free:
         return Octets(spec, settings).decode(request, spec, settings)
-    wanted = request.headers.get(HEADS_HEADER)
-    heads = tuple(spec.heads) if wanted is None else named_heads(spec, wanted)
+    heads = named_heads(spec, request.headers)
     inputs = {name: _row(name, only, request, settings)}
     require_lengths(spec, inputs, single=True)
     return Query(1, inputs, heads, single=True)

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polyhead.models.spec import ModelSpec, TextInput
-from polyhead.serving.errors import InvalidInstance, MalformedBody, RequestError, UnsupportedMediaType
+from polyhead.serving.errors import InvalidInstance, MalformedBody, UnsupportedMediaType
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol.accept import NPY
 from polyhead.serving.protocol.columns import from_array, require_room
-from polyhead.serving.protocol.json import encode_error
+from polyhead.serving.protocol.headsheader import named_heads
 from polyhead.serving.protocol.lengths import require_lengths
-from polyhead.serving.protocol.octets import HEADS_HEADER, named_heads
 from polyhead.serving.protocol.rawnumbers import raw_numbers
 from polyhead.serving.request import Body, HttpRequest, HttpResponse, Query
 from polyhead.serving.settings import Settings
@@ -57,8 +56,7 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
             f"media type {NPY} is one array of numbers, and the inputs of model {spec.name} are "
             f"{', '.join(f'{n} ({s.kind})' for n, s in spec.inputs.items())}: send application/json"
         )
-    wanted = request.headers.get(HEADS_HEADER)
-    heads = tuple(spec.heads) if wanted is None else named_heads(spec, wanted)
+    heads = named_heads(spec, request.headers)
     array = read(request.body)
     if not array.ndim:
         raise InvalidInstance(f"input {name!r}: one number, wanted an array whose first dimension counts the rows")
@@ -71,11 +69,7 @@ def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
 def encode(query: Query, answers: Mapping[str, HeadAnswers], parts: Mapping[str, slice]) -> HttpResponse:
     """The raw numbers of the query's only head, `[rows, …]`. See `Encode`."""
     (head,) = query.heads
-    try:
-        array = raw_numbers(head, answers[head], parts[head])
-    except RequestError as error:
-        return HttpResponse(error.status, error.phrase, encode_error(error))
-    return HttpResponse(200, "OK", _written(array), NPY)
+    return HttpResponse(200, "OK", _written(raw_numbers(head, answers[head], parts[head])), NPY)
 
 
 def _written(array: Array) -> bytes:

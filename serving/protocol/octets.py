@@ -10,12 +10,11 @@ import numpy as np
 from polyhead.models.spec import ModelSpec, TensorInput
 from polyhead.serving.errors import InvalidInstance, PayloadTooLarge
 from polyhead.serving.protocol import rows
-from polyhead.serving.request import PLAIN, HttpRequest, Query, choose_heads
+from polyhead.serving.protocol.headsheader import HEADS_HEADER, named_heads
+from polyhead.serving.request import PLAIN, HttpRequest, Query
 from polyhead.serving.settings import Settings
 
-__all__ = ["HEADS_HEADER", "Octets", "named_heads"]
-
-HEADS_HEADER = "x-polyhead-heads"
+__all__ = ["Octets"]
 
 
 class Octets:
@@ -43,7 +42,7 @@ class Octets:
             RequestError: it does not fit the input, or the heads are not the model's.
         """
         body, headers = request.body, request.headers
-        heads = self._all if HEADS_HEADER not in headers else named_heads(self._spec, headers[HEADS_HEADER])
+        heads = self._all if HEADS_HEADER not in headers else named_heads(self._spec, headers)
         if len(body) == self._plain:
             return Query(1, {self._name: body}, heads, PLAIN, True)
         if len(body) <= self._row or len(body) % self._row:
@@ -59,12 +58,3 @@ class Octets:
         if self._tensor.dtype == "bool" and np.frombuffer(body, np.uint8).max() > 1:
             raise InvalidInstance(f"input {self._name!r}: bytes of a bool are 0 or 1")
         return Query(count, {self._name: body}, heads)
-
-
-def named_heads(spec: ModelSpec, names: str) -> tuple[str, ...]:
-    """The heads that a header names.
-
-    Raises:
-        UnknownHead: one is not the model's.
-    """
-    return choose_heads(spec, [name.strip() for name in names.split(",")])

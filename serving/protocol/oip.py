@@ -17,8 +17,8 @@ from polyhead.models.spec import ClassificationHead, ModelSpec, MultilabelHead, 
 from polyhead.serving.errors import InvalidInstance, MalformedBody, Place, RequestError, UnknownHead, UnknownOption
 from polyhead.serving.protocol import accept
 from polyhead.serving.protocol.columns import require_room
+from polyhead.serving.protocol.headsheader import named_heads
 from polyhead.serving.protocol.lengths import require_lengths
-from polyhead.serving.protocol.octets import HEADS_HEADER, named_heads
 from polyhead.serving.protocol.oipanswers import Output, Reply
 from polyhead.serving.protocol.oiptensors import DATATYPES, TensorBody, column
 from polyhead.serving.request import Body, HttpRequest, Query
@@ -73,9 +73,7 @@ def _decode(request: HttpRequest, body: Any, rest: memoryview | None, spec: Mode
     binary = _flag(parameters, "binary_data_output", wanted == accept.OCTETS, ())
     outputs = _outputs(body.get("outputs"), spec, binary)
     if outputs is None:
-        named = request.headers.get(HEADS_HEADER)
-        names = tuple(spec.heads) if named is None else named_heads(spec, named)
-        outputs = {name: Output(binary) for name in names}
+        outputs = {name: Output(binary) for name in named_heads(spec, request.headers)}
     inputs = {name: column(tensor, spec.inputs[name], settings) for name, tensor in tensors.items()}
     require_lengths(spec, inputs)
     return Query(count, inputs, tuple(outputs), encode=Reply(spec.name, spec.version, _id(body), outputs))

@@ -10,9 +10,7 @@ import numpy as np
 import orjson
 
 from polyhead.models.spec import OneShotHead
-from polyhead.serving.errors import RequestError
 from polyhead.serving.golden import Array
-from polyhead.serving.protocol.json import encode_error
 from polyhead.serving.protocol.rawnumbers import raw_numbers
 from polyhead.serving.request import HttpResponse, Query
 
@@ -55,13 +53,10 @@ class Reply:
         del query  # all that counts was read from it when this was made
         tensors: list[dict[str, Any]] = []
         data: list[bytes] = []
-        try:
-            for head, output in self.outputs.items():
-                described, values = _tensor(head, answers[head], parts[head], output)
-                tensors.append(described)
-                data += values
-        except RequestError as error:
-            return HttpResponse(error.status, error.phrase, encode_error(error))
+        for head, output in self.outputs.items():
+            described, values = _tensor(head, answers[head], parts[head], output)
+            tensors.append(described)
+            data += values
         content: dict[str, Any] = {"model_name": self.model, "model_version": self.version}
         if self.id is not None:
             content["id"] = self.id

@@ -65,7 +65,7 @@ def from_json(name: str, spec: TensorInput, value: Any, shape: Sequence[int | st
         array = array.astype(wanted)
     if array.dtype.kind not in kinds:
         raise InvalidInstance(f"input {name!r}: wanted {spec.dtype} numbers, got {_sample(value)}", loc)
-    _require_shape(name, array, shape, loc)
+    require_shape(name, array, shape, loc)
     if wanted.kind in "iu" and array.size:
         limits = np.iinfo(wanted)
         if array.min() < limits.min or array.max() > limits.max:
@@ -183,7 +183,12 @@ def _depth(value: Any) -> int:
     return 1 + _depth(value[0]) if isinstance(value, list) and value else int(isinstance(value, list))
 
 
-def _require_shape(name: str, array: Array, shape: Sequence[int | str], loc: Place) -> None:
+def require_shape(name: str, array: Array, shape: Sequence[int | str], loc: Place) -> None:
+    """Refuse an array of another shape; a free dimension, or what counts the rows, is a name.
+
+    Raises:
+        InvalidInstance: naming both shapes.
+    """
     same = array.ndim == len(shape) and all(
         isinstance(w, str) or g == w for g, w in zip(array.shape, shape, strict=True)
     )

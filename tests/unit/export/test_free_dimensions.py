@@ -310,6 +310,16 @@ def test_masks_of_several_sizes_are_pngs_of_their_own_size(fields: Exported, pic
         assert set(np.unique(np.asarray(image))) == {GROUND.index(label) for label in answer["ground"]["labels"]}
 
 
+def test_masks_that_are_no_one_array_are_refused_alone_and_counted(fields: Exported, pictures: list[dict[str, Any]]):
+    responder, records = fields.responder(), []
+    responder.observe = records.append
+    asked = _json(pictures, ["ground"])
+    asked.headers = {"accept": "application/x-npy"}
+    refused, answered = responder.respond([asked, _json(pictures, ["ground"])])
+    assert (refused.status, orjson.loads(refused.body)["type"], answered.status) == (406, "not_acceptable", 200)
+    assert (responder.failures, records[0].failures) == (1, {"not_acceptable": 1})
+
+
 def test_a_mask_that_is_not_finite_fails_alone_and_names_its_row(fields: Exported, pictures: list[dict[str, Any]]):
     bad = [*pictures[:2], _picture(pictures[2]["image"], 3e38), *pictures[3:]]
     refused, answered, light = fields.responder().respond([_json(bad), _json(pictures), _json(bad, ["wet", "coarse"])])

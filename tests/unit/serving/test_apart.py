@@ -18,6 +18,7 @@ from polyhead.serving.request import HttpRequest, Query
 from polyhead.serving.responder import Responder
 from polyhead.serving.settings import Settings
 from polyhead.serving.wanted import Wanted
+from tests.alike import assert_alike
 from tests.unit.serving.test_cobatching import TEXTS, Texts, exported
 
 APART = ("slots", "urgent", "vector")
@@ -63,14 +64,6 @@ REQUEST = st.tuples(
 )
 
 
-def _close(found: Any, expected: Any) -> bool:
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(_close(found[key], value) for key, value in expected.items())
-    if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(_close, found, expected))
-    return found == pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else bool(found == expected)
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=st.lists(REQUEST, min_size=1, max_size=6))
 def test_answers_are_those_of_the_fused_graph(fused, planned, planned_in_passes, asked):
@@ -78,7 +71,7 @@ def test_answers_are_those_of_the_fused_graph(fused, planned, planned_in_passes,
     expected = [orjson.loads(response.body) for response in fused.respond(requests)]
     for responder in (planned, planned_in_passes):
         found = [orjson.loads(response.body) for response in responder.respond(requests)]
-        assert _close(found, expected)
+        assert_alike(found, expected, rtol=1e-6, atol=1e-5)
         for (_, heads, _), body in zip(asked, found, strict=True):
             assert all(list(row) == heads for row in body["predictions"])
 

@@ -16,6 +16,7 @@ from polyhead.serving.golden import Array
 from polyhead.serving.request import HttpRequest, HttpResponse
 from polyhead.serving.responder import Responder
 from polyhead.serving.settings import Settings
+from tests.alike import assert_alike
 from tests.unit.serving.wordpiece import VOCABULARY
 
 TEXTS = [
@@ -68,19 +69,7 @@ def _error(response: HttpResponse) -> tuple[int, str, list[Any], str]:
 
 def _assert_alike(one: Any, other: Any) -> None:
     """The same answer to tolerance: another length of padding is another order of sums."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            _assert_alike(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for left, right in zip(one, other, strict=True):
-            _assert_alike(left, right)
-    elif isinstance(one, float):
-        assert one == pytest.approx(other, rel=1e-3, abs=2e-5)
-    else:
-        assert one == other
+    assert_alike(one, other, rtol=1e-3, atol=2e-5)
 
 
 # --- one batch ------------------------------------------------------------------------------------------------------
