@@ -1,6 +1,6 @@
 # One way to do each chore, the same here and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock format check test serve demo bench zoo-report export-report clean
+.PHONY: help setup lock format check test soak serve demo bench score-bench zoo-report export-report clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,10 @@ test: setup ## every test, warnings are errors
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n $(JOBS) --dist loadfile
 	@$(BIN)/python -m pytest tests --ignore tests/unit
 
+soak: setup ## batch scoring for long: a million rows with bad ones among them, two hundred random kills (half an hour)
+	@POLYHEAD_SOAK_ROWS=1000000 POLYHEAD_KILLS=200 $(BIN)/python -m pytest \
+		tests/e2e/test_scoring_bad_rows.py tests/e2e/test_scoring_crashes.py
+
 # The reference model, made again when the code that makes it changes.
 runs/digits/run.json: $(wildcard models/*.py models/*/*.py) | $(STAMP)
 	@$(BIN)/polyhead train digits --out runs/digits
@@ -73,6 +77,9 @@ bench: setup ## Polyhead beside its peers, then the hot path over the bare forwa
 	@command -v taskset >/dev/null || { echo "make bench needs taskset, which pins every contender to the same cores: apt-get install util-linux"; exit 1; }
 	@$(BIN)/python -m benchmarks.peers $(if $(QUICK),--quick) $(BENCH_FLAGS)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--rounds 3)
+
+score-bench: setup ## batch scoring beside a bare loop, a plain loop and Ray Data (QUICK=1: a short one)
+	@$(BIN)/python -m benchmarks.score $(if $(QUICK),--quick) $(BENCH_FLAGS)
 
 zoo-report: setup ## train every reference model three ways, several seeds, and write docs/zoo.md (an hour and more)
 	@$(BIN)/python -m benchmarks.zoo --write

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from polyhead.cli import bench, enrol, export, inspect, package, predict, report, serve, train, verify
+from polyhead.cli import bench, enrol, export, inspect, package, predict, report, score, serve, train, verify
 from polyhead.cli.console import error_line
 from polyhead.models.run import RunError
 from polyhead.models.spec import SpecError
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 for verb in (train, export, inspect, verify, report, enrol, package, serve, predict, bench):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
+app.add_typer(score.app, name="score")
 
 
 def _version(wanted: bool) -> None:

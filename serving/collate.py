@@ -16,7 +16,7 @@ from polyhead.serving.errors import InputNotFinite
 from polyhead.serving.golden import Array
 from polyhead.serving.request import Body, Query, Values
 
-__all__ = ["Batch", "Collator", "RowsNotFinite", "cheapest_cuts", "collate"]
+__all__ = ["Batch", "Collator", "RowsNotFinite", "cheapest_cuts", "collate", "rounded", "stacked"]
 
 # Lengths of token arrays are rounded up to a multiple of this: fewer distinct shapes for a runtime to plan for.
 TOKEN_STEP = 8
@@ -128,7 +128,7 @@ class Collator:
         for members in groups.values():
             for alike in self._alike(members, rows):
                 for part in room.parts(alike):
-                    inputs = {name: _stacked(arrays[name], [column[i] for i in part]) for name, column in rows.items()}
+                    inputs = {name: stacked(arrays[name], [column[i] for i in part]) for name, column in rows.items()}
                     batches.append(Batch(inputs, np.asarray(part)))
         return batches
 
@@ -137,7 +137,7 @@ class Collator:
         if self.pass_tokens is None or not self._ids or len(members) == 1:
             return [members]
         columns = [rows[name] for name in self._ids]
-        lengths = [max([_rounded(len(column[index])) for column in columns]) for index in members]
+        lengths = [max([rounded(len(column[index])) for column in columns]) for index in members]
         cuts = cheapest_cuts(lengths, self.pass_tokens)
         if len(cuts) == 1:
             return [members]
@@ -194,7 +194,8 @@ def cheapest_cuts(lengths: Sequence[int], pass_tokens: float) -> list[int]:
     return cuts[::-1]
 
 
-def _rounded(length: int) -> int:
+def rounded(length: int) -> int:
+    """Tokens as they are padded."""
     return max(1, -(-length // TOKEN_STEP)) * TOKEN_STEP
 
 
@@ -304,12 +305,13 @@ def _array_rows(values: Values, array: ArraySpec) -> Sequence[Array]:
     return [encoding.ids if array.role == "ids" else np.ones_like(encoding.ids) for encoding in encodings]
 
 
-def _stacked(array: ArraySpec, rows: Sequence[Array]) -> Array:
+def stacked(array: ArraySpec, rows: Sequence[Array]) -> Array:
+    """Rows of one array as a batch, `[rows, …]`; free dimensions that have a pad are filled up to the longest."""
     if not array.free or array.pad is None:
         return np.stack(rows)
     longest = _longest([row.shape for row in rows])
     if array.longest is not None:
-        longest = (min(array.longest, _rounded(longest[0])),)
+        longest = (min(array.longest, rounded(longest[0])),)
     padded = np.full((len(rows), *longest), array.pad, dtype=rows[0].dtype)
     for target, row in zip(padded, rows, strict=True):
         target[tuple(slice(0, n) for n in row.shape)] = row

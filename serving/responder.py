@@ -21,6 +21,7 @@ from polyhead.serving.collate import Collator, RowsNotFinite
 from polyhead.serving.decoding import Decoding
 from polyhead.serving.engine import Engine
 from polyhead.serving.errors import AnswerNotFinite, InputNotFinite, InternalError, RequestError
+from polyhead.serving.finite import all_finite, infinite, not_finite
 from polyhead.serving.forward import Forward
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol import json
@@ -132,14 +133,14 @@ class Responder:
         seconds = self._record.seconds
         outputs = self.forward.run(wanted, seconds)
         start = perf_counter()
-        infinite = {} if _all_finite(outputs) else _infinite(outputs)
+        unsound = {} if all_finite(outputs) else infinite(outputs)
         with np.errstate(all="ignore"):  # rows that are not finite are refused below; their neighbours are exact
             answers = {head: self._answers(head, outputs[head], wanted) for head in wanted.heads}
         answered = perf_counter()
         plain = PlainRows(answers, self._writers, wanted.rows, wanted.total)
         responses = []
         for query, part, own in wanted.parts():
-            if infinite and (refused := self._refused(query, part, own, infinite)) is not None:
+            if unsound and (refused := self._refused(query, part, own, unsound)) is not None:
                 responses.append(refused)
             elif query.encode is None and query.options is PLAIN:
                 responses.append(HttpResponse(200, "OK", plain.body(query.heads, part, query.single)))
@@ -179,51 +180,17 @@ class Responder:
         return [refused[index] if index in refused else next(answered) for index in range(len(queries))]
 
     def _refused(
-        self, query: Query, part: slice, own: Mapping[str, slice], infinite: Mapping[str, Array]
+        self, query: Query, part: slice, own: Mapping[str, slice], unsound: Mapping[str, Array]
     ) -> HttpResponse | None:
         """The refusal of a query one of whose answers is not finite."""
         for head in query.heads:
-            rows, place = infinite.get(head), own.get(head, part)
+            rows, place = unsound.get(head), own.get(head, part)
             if rows is not None and not rows[place].all():
                 row = int(np.argmin(rows[place]))
-                return self._failure(
-                    AnswerNotFinite(
-                        f"head {head!r} answered NaN or infinity for this row: "
-                        "its values are beyond what the model can take",
-                        () if query.single else ("instances", row),
-                    )
-                )
+                return self._failure(AnswerNotFinite(not_finite(head), () if query.single else ("instances", row)))
         return None
 
     def _failure(self, error: RequestError) -> HttpResponse:
         self.failures += 1
         self._record.failures[error.type] = self._record.failures.get(error.type, 0) + 1
         return HttpResponse(error.status, error.phrase, json.encode_error(error))
-
-
-def _all_finite(outputs: Mapping[str, Output]) -> bool:
-    """Whether all numbers are finite, which one sum tells of all heads that are views of one array."""
-    owners = {}
-    for output in outputs.values():
-        if isinstance(output, list):
-            return False
-        owner = output.base if isinstance(output.base, np.ndarray) else output
-        owners[id(owner)] = owner
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities of both signs; halves
-        return all(np.isfinite(owner.sum(dtype=np.float64)) for owner in owners.values())
-
-
-def _infinite(outputs: Mapping[str, Output]) -> dict[str, Array]:
-    """Of the heads that have rows with NaN or infinity, which rows are finite."""
-    found = {head: _finite_rows(output) for head, output in outputs.items()}
-    return {head: rows for head, rows in found.items() if rows is not None}
-
-
-def _finite_rows(output: Output) -> Array | None:
-    """Which rows are finite; None where all are, which one sum can tell."""
-    if isinstance(output, list):
-        return np.array([_finite_rows(row[None]) is None for row in output])
-    with np.errstate(invalid="ignore"):  # infinities of both signs
-        if np.isfinite(output.sum(dtype=np.float64)):
-            return None
-    return np.asarray(np.isfinite(output).reshape(len(output), -1).all(axis=1))

@@ -10,7 +10,7 @@ from polyhead.models.spec import Strict, first_fault
 from polyhead.serving.cores import available_cores
 from polyhead.serving.errors import LaunchError
 
-__all__ = ["Device", "LogFormat", "RuntimeChoice", "Settings", "available_cores"]
+__all__ = ["Count", "Device", "LogFormat", "PrecisionChoice", "RuntimeChoice", "Settings", "available_cores"]
 
 RuntimeChoice = Literal["auto", "onnxruntime", "torchscript", "program", "aotinductor"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8"]

@@ -20,7 +20,7 @@ from polyhead.serving.protocol.lengths import require_lengths
 from polyhead.serving.request import HttpRequest, Query, Values
 from polyhead.serving.settings import Settings
 
-__all__ = ["decode"]
+__all__ = ["decode", "numbers"]
 
 
 def decode(request: HttpRequest, spec: ModelSpec, settings: Settings) -> Query:
@@ -84,6 +84,24 @@ def _column(name: str, spec: InputSpec, batches: Sequence[pa.RecordBatch], setti
         budget = images.PixelBudget(settings.max_image_pixels)
         files = _objects(name, columns, arrowcolumns.BYTES, "files in binary", settings.max_body_bytes)
         return np.stack([images.decode(f, spec, budget, ("instances", i, name)) for i, f in enumerate(files)])
+    return numbers(name, spec, columns, settings.max_input_bytes)
+
+
+def numbers(
+    name: str, spec: TensorInput | ImageInput, columns: Sequence[pa.Array], largest: int
+) -> Array | list[Array]:
+    """A tensor, or an image's pixels, of every row: one array, or one a row where the spec has free dimensions.
+
+    Args:
+        name: of the input.
+        spec: the input.
+        columns: of numbers, in lists or not.
+        largest: bytes that all rows may have as the graph takes them.
+
+    Raises:
+        InvalidInstance: what `arrowcolumns.arrays` or `from_array` refuses.
+        PayloadTooLarge: it would be larger than it may be.
+    """
     parts: list[Array] = []
     first, size = 0, 0
     free = isinstance(spec, TensorInput) and bool(spec.free)
@@ -91,7 +109,7 @@ def _column(name: str, spec: InputSpec, batches: Sequence[pa.RecordBatch], setti
         for array in arrowcolumns.arrays(name, column, first):
             if array.ndim == 1 and spec.shape == (1,):  # a plain column of numbers, one a row
                 array = array[:, None]
-            part = from_array(name, spec, array, ("inputs", name), settings.max_input_bytes - size, first)
+            part = from_array(name, spec, array, ("inputs", name), largest - size, first)
             size += array.size * np.dtype(spec.dtype).itemsize
             first += len(part)
             parts.extend(part) if free else parts.append(part)  # type: ignore[arg-type]

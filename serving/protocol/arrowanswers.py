@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from polyhead.models.spec import SegmentationHead, TokensHead
+from polyhead.models.spec import OneShotHead, SegmentationHead, TokensHead
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol.accept import ARROW
 from polyhead.serving.request import HttpResponse, Options, Query
@@ -69,11 +70,12 @@ def _classification(answers: HeadAnswers, part: slice, options: Options) -> Fiel
 
 def _multilabel(answers: HeadAnswers, part: slice, options: Options) -> Fields:
     chosen, scores = answers.chosen[part], answers.scores[part]
-    _, index = np.nonzero(chosen)
-    offsets = np.concatenate(([0], np.cumsum(chosen.sum(axis=1)))).astype(np.int32)
+    flat = np.flatnonzero(chosen)  # a third of what `nonzero` takes
+    index = flat % chosen.shape[1]
+    offsets = np.concatenate(([0], np.cumsum(np.count_nonzero(chosen, axis=1)))).astype(np.int32)
     made: Fields = {
         "labels": (pa.ListArray.from_arrays(offsets, _labels(index, answers.labels)), None),
-        "scores": (pa.ListArray.from_arrays(offsets, pa.array(scores[chosen])), None),
+        "scores": (pa.ListArray.from_arrays(offsets, pa.array(scores.reshape(-1)[flat])), None),
     }
     if options.scores:
         made["all_scores"] = (_fixed(scores), None)
@@ -91,20 +93,32 @@ def _embedding(answers: HeadAnswers, part: slice, _options: Options) -> Fields:
 
 
 def _oneshot(answers: HeadAnswers, part: slice, options: Options) -> Fields:
-    rows = answers.rows(part, Options())
-    place = {label: index for index, label in enumerate(answers.labels)}
-    index = [place.get(row["label"]) for row in rows]
-    made: Fields = {
-        "label": (_labels(pa.array(index, pa.int32()), answers.labels), None),
-        "score": (pa.array([row["score"] for row in rows], pa.float32()), None),
-        "distance": (pa.array([row["distance"] for row in rows], pa.float32()), None),
-    }
+    made: Fields = {name: (column, None) for name, column in _nearest(answers, part).items()}
     if options.scores:
         made["scores"] = (_fixed(answers.scores[part]), None)
     if options.top_k:
         distances = answers.distances[part]
         made["top"] = (_top(answers, answers.scores[part], distances, options.top_k, {"distance": distances}), None)
     return made
+
+
+def _nearest(answers: HeadAnswers, part: slice) -> dict[str, pa.Array]:
+    """The nearest class of each row, no label where it is too far, and nothing at all where no class is enrolled."""
+    assert isinstance(answers.spec, OneShotHead)
+    distances = answers.distances[part]
+    if not answers.labels:
+        count = len(distances)
+        index, none = pa.nulls(count, pa.int32()), pa.nulls(count, pa.float32())
+        return {"label": _labels(index, answers.labels), "score": none, "distance": none}
+    rows, nearest = np.arange(len(distances)), distances.argmin(axis=1)
+    near = distances[rows, nearest]
+    limit = answers.spec.max_distance
+    far = np.zeros(len(near), bool) if limit is None else ~(near <= limit)
+    return {
+        "label": _labels(pa.array(nearest.astype(np.int32), mask=far), answers.labels),
+        "score": pa.array(answers.scores[part][rows, nearest]),
+        "distance": pa.array(near),
+    }
 
 
 def _tokens(answers: HeadAnswers, part: slice, options: Options) -> Fields:
@@ -149,7 +163,12 @@ KINDS: dict[str, Callable[[HeadAnswers, slice, Options], Fields]] = {
 
 def _labels(index: Any, labels: tuple[str, ...]) -> pa.Array:
     indices = index if isinstance(index, pa.Array) else pa.array(np.asarray(index, np.int32))
-    return pa.DictionaryArray.from_arrays(indices, pa.array(labels, pa.string()))
+    return pa.DictionaryArray.from_arrays(indices, _dictionary(labels))
+
+
+@lru_cache(maxsize=256)
+def _dictionary(labels: tuple[str, ...]) -> pa.Array:
+    return pa.array(labels, pa.string())
 
 
 def _fixed(array: Array) -> pa.Array:

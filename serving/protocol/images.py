@@ -39,7 +39,7 @@ class PixelBudget:
         self._left -= width * height
         if self._left < 0:
             raise PayloadTooLarge(
-                f"image of {width} x {height} pixels: the images of a request may have {self._limit} in all", loc
+                f"image of {width} x {height} pixels: allowed are {self._limit} in all (max_image_pixels)", loc
             )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from polyhead.serving.errors import DeviceUnavailable, RuntimeUnavailable
@@ -21,6 +23,8 @@ FORMATS: dict[str, Format] = {
 }
 # Where nothing was asked for and nothing measured: the first that the bundle has a graph for.
 AUTO = ("onnxruntime", "torchscript", "program")
+# What the drivers of GPUs make on Linux: NVIDIA's, those of its small boards, of WSL, AMD's.
+GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "dxg", "kfd")
 
 
 class Runtime(Protocol):
@@ -47,6 +51,8 @@ def resolve_device(device: str) -> str:
     """
     if device == "cpu":
         return device
+    if device == "auto" and not _may_have_gpu():
+        return "cpu"
     torch = importlib.import_module("torch")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device == "auto":
@@ -57,6 +63,11 @@ def resolve_device(device: str) -> str:
             f"device {device!r} is not there (PyTorch sees {count} CUDA devices): use --device cpu or auto"
         )
     return f"cuda:{index}"
+
+
+def _may_have_gpu() -> bool:
+    """Whether it is worth asking PyTorch, whose import takes over a second."""
+    return sys.platform != "linux" or any(any(Path("/dev").glob(pattern)) for pattern in GPU_FILES)
 
 
 def fetched(graph: Graph) -> tuple[str, ...]:

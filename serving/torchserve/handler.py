@@ -19,7 +19,6 @@ import orjson
 
 from polyhead.serving import logs
 from polyhead.serving.bundle import Bundle
-from polyhead.serving.choosing import choose
 from polyhead.serving.cobatching import Cobatching
 from polyhead.serving.engine import Engine
 from polyhead.serving.errors import (
@@ -28,6 +27,7 @@ from polyhead.serving.errors import (
     PayloadTooLarge,
     PolyheadError,
 )
+from polyhead.serving.loading import load_engine
 from polyhead.serving.metrics.observer import observer
 from polyhead.serving.passes import pass_tokens
 from polyhead.serving.protocol.json import encode_error
@@ -104,11 +104,10 @@ class PolyheadHandler:
         device = settings.device
         if device in ("auto", "cuda") and properties.get("gpu_id") is not None:
             device = f"cuda:{properties['gpu_id']}"
-        device = base.resolve_device(device)
-        chosen = choose(bundle, settings.runtime, device, settings.precision)
-        self._why = chosen.why
-        engine = Engine.of(bundle, chosen, device, settings.threads_per_worker(), settings.apart)
-        engine.replay_golden()
+        loaded = load_engine(
+            bundle, settings.runtime, device, settings.precision, settings.threads_per_worker(), settings.apart
+        )
+        self._why, engine = loaded.chosen.why, loaded.engine
         engine.warm_up([settings.max_batch_size, 1])
         padding = pass_tokens(engine)
         engine.reset_counts()

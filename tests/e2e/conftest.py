@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import run_polyhead
 from tests.server import Running, serving
 
 
@@ -16,6 +17,27 @@ from tests.server import Running, serving
 def server(digits_bundle: Path, wine: dict[str, Path]) -> Iterator[Running]:
     """One server for most tests. The delay is long, so that concurrent requests do meet in a batch."""
     with serving([digits_bundle, wine["bundle"]], "--max-batch-delay", "50", "--max-batch-size", "32") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def smarthome_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reference model of text, by the whole recipe."""
+    folder = tmp_path_factory.mktemp("runs") / "smarthome"
+    run_polyhead("train", "smarthome", "--out", folder, timeout=1500)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smarthome_bundle(smarthome_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles") / "smarthome"
+    run_polyhead("export", smarthome_run, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smarthome(smarthome_bundle: Path) -> Iterator[Running]:
+    with serving([smarthome_bundle], "--max-batch-delay", "50", "--max-batch-size", "32") as running:
         yield running
 
 

@@ -3,33 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.command import run_polyhead
-from tests.server import Running, serving
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "smarthome"
-    run_polyhead("train", "smarthome", "--out", folder, timeout=1500)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "smarthome"
-    run_polyhead("export", run, "--out", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def smarthome(bundle: Path) -> Iterator[Running]:
-    with serving([bundle], "--max-batch-delay", "50", "--max-batch-size", "32") as running:
-        yield running
+from tests.server import Running
 
 
 def ask(server: Running, *texts: str, **rest: object) -> list[dict[str, dict[str, object]]]:
@@ -38,8 +16,8 @@ def ask(server: Running, *texts: str, **rest: object) -> list[dict[str, dict[str
     return response.json()["predictions"]
 
 
-def test_wordings_rooms_and_persons_never_seen_are_understood(run):
-    record = json.loads((run / "run.json").read_text())
+def test_wordings_rooms_and_persons_never_seen_are_understood(smarthome_run):
+    record = json.loads((smarthome_run / "run.json").read_text())
     metrics = record["metrics"]
     assert metrics["intent"]["accuracy"] >= 0.95
     assert metrics["slots"]["span_f1"] >= 0.90
@@ -48,11 +26,11 @@ def test_wordings_rooms_and_persons_never_seen_are_understood(run):
     assert metrics["sentence"]["nearest_neighbour_accuracy"] >= 0.9
 
 
-def test_the_run_has_a_page(run):
-    page = (run / "report.html").read_text()
+def test_the_run_has_a_page(smarthome_run):
+    page = (smarthome_run / "report.html").read_text()
     for head in ("intent", "device", "slots", "temperature", "sentence"):
         assert head in page
-    assert (run / "report.png").stat().st_size > 10_000
+    assert (smarthome_run / "report.png").stat().st_size > 10_000
 
 
 SAID = [

@@ -10,7 +10,7 @@ import pytest
 
 from tests.command import ROOT, run_polyhead
 
-VERBS = ("train", "export", "inspect", "verify", "report", "enrol", "package", "serve", "predict", "bench")
+VERBS = ("train", "export", "inspect", "verify", "report", "enrol", "package", "serve", "predict", "score", "bench")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -1,0 +1,1 @@
+"""What rows are read from: one module a format."""
