@@ -48,6 +48,7 @@ class Contender:
         flags: for Polyhead.
         times_itself: prints rows and seconds, for it has neither input nor output.
         workloads: that it runs; all where empty.
+        suffix: of the table that it reads; the same rows lie there in several formats.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Contender:
     flags: Sequence[str] = ()
     times_itself: bool = False
     workloads: Sequence[str] = ()
+    suffix: str = ".parquet"
 
     def command(self, place: Place) -> list[str]:
         """What is run."""
@@ -63,7 +65,8 @@ class Contender:
         if self.module is not None:
             command = [sys.executable, "-m", f"benchmarks.score.{self.module}", str(place.folder), str(place.table)]
             return [*command, str(place.out), "--processes", str(place.processes)]
-        command = [str(POLYHEAD), "score", str(place.folder / "bundle"), str(place.table), str(place.out), "--json"]
+        command = [str(POLYHEAD), "score", str(place.folder / "bundle")]
+        command += [str(place.table.with_suffix(self.suffix)), str(place.out), "--json"]
         command += ["--workers", str(place.processes), "--threads", "1", "--columns", "id", *self.flags]
         command += ["--batch-rows", str(workload.batch_rows), "--batch-tokens", str(workload.batch_tokens)]
         units = TINY_UNIT if place.tiny else min(workload.unit_rows, place.rows // (2 * place.processes))
@@ -80,6 +83,7 @@ CONTENDERS: Mapping[str, Contender] = {
             times_itself=True,
         ),
         Contender("polyhead", "polyhead score, local engine"),
+        Contender("polyhead-arrow", "the same, of an Arrow file", workloads=("mlp",), suffix=".arrow"),
         Contender("polyhead-ray", "polyhead score --engine ray", flags=("--engine", "ray")),
         Contender(
             "polyhead-unsorted", "polyhead score --no-sort", flags=("--no-sort",), workloads=("skewed",)

@@ -13,7 +13,7 @@ from benchmarks.peers.contenders import ROOT
 from benchmarks.score.checking import faults
 from benchmarks.score.contenders import CONTENDERS, Place
 from benchmarks.score.running import Failed, Ran, run
-from benchmarks.score.workloads import Workload, make_bundle, write_table
+from benchmarks.score.workloads import Workload, copy_as_arrow, make_bundle, write_table
 
 __all__ = ["Asked", "Standing", "memory", "prepared", "rounds"]
 
@@ -84,7 +84,10 @@ def prepared(workload: Workload, rows: int, folder: Path, say: Callable[[str], N
     make_bundle(workload, folder)
     say(f"{workload.name}: writing {rows:,} rows")
     tiny = write_table(workload, TINY, folder / "tiny.parquet")
-    return Prepared(workload, folder, write_table(workload, rows, folder / "table.parquet"), tiny, rows)
+    table = write_table(workload, rows, folder / "table.parquet")
+    for path in (tiny, table) if workload.arrow else ():
+        copy_as_arrow(path)
+    return Prepared(workload, folder, table, tiny, rows)
 
 
 def rounds(made: Prepared, names: Sequence[str], asked: Asked) -> dict[str, Standing]:

@@ -39,7 +39,8 @@ def targets(results: Results) -> Sequence[Target]:
     """Every target, in the order of the design."""
     found = [
         Target("smarthome: Polyhead over the bare loop", 0.95, ratio(results, "smarthome", "polyhead", "bare")),
-        Target("mlp: Polyhead over the bare loop", 0.6, ratio(results, "mlp", "polyhead", "bare")),
+        Target("mlp, Parquet: Polyhead over the bare loop", 0.6, ratio(results, "mlp", "polyhead", "bare")),
+        Target("mlp, Arrow: Polyhead over the bare loop", 0.6, ratio(results, "mlp", "polyhead-arrow", "bare")),
         Target("smarthome: Ray over local", 0.9, ratio(results, "smarthome", "polyhead-ray", "polyhead")),
         Target("skewed: sorted over unsorted", 1.3, ratio(results, "skewed", "polyhead", "polyhead-unsorted")),
     ]

@@ -23,7 +23,7 @@ from polyhead.models.trunks.text import pretrained
 from polyhead.models.zoo import smarthome
 from polyhead.models.zoo.data.smarthome import rows as utterances
 
-__all__ = ["WIDTH", "WORKLOADS", "Workload", "make_bundle", "write_table"]
+__all__ = ["WIDTH", "WORKLOADS", "Workload", "copy_as_arrow", "make_bundle", "write_table"]
 
 WIDTH = 768  # numbers of a row of `mlp`
 SAMPLES = 16  # rows for the export's own gate
@@ -46,6 +46,7 @@ class Workload:
         unit_rows: of a work unit of Polyhead's; several for each process, so that none waits long for the last.
         batch_rows, batch_tokens: of a forward pass, of every contender where it can be said.
         text: the column holds texts.
+        arrow: the table lies there as an Arrow file too.
     """
 
     name: str
@@ -57,8 +58,9 @@ class Workload:
     quick: int
     unit_rows: int
     text: bool = False
+    arrow: bool = False
     batch_rows: int = 1024
-    batch_tokens: int = 16_384
+    batch_tokens: int = 1024
 
 
 def numbers(start: int, count: int) -> pa.Array:
@@ -103,6 +105,7 @@ WORKLOADS: Mapping[str, Workload] = {
             rows=1_000_000,
             quick=200_000,
             unit_rows=100_000,
+            arrow=True,
         ),
         Workload(
             "smarthome",
@@ -162,6 +165,14 @@ def write_table(workload: Workload, rows: int, path: Path) -> Path:
         for batch in _batches(workload, rows, schema):
             writer.write_table(batch, row_group_size=GROUP)
     return path
+
+
+def copy_as_arrow(path: Path) -> None:
+    """The same rows as an Arrow file beside it."""
+    parquet = pq.ParquetFile(path)
+    with pa.ipc.new_file(path.with_suffix(".arrow"), parquet.schema_arrow) as writer:
+        for batch in parquet.iter_batches(GROUP // 10):
+            writer.write_batch(batch)
 
 
 def _batches(workload: Workload, rows: int, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -29,7 +29,8 @@ class ScoreSettings(Strict):
         top_k, scores, raw, mask: as in a request's options.
         sort: texts of like length are run together.
         unit_rows: of one work unit, about; 0: see `polyhead.serving.scoring.planning`.
-        batch_rows, batch_tokens: of one forward pass at most, padding counted.
+        batch_rows: of one forward pass at most.
+        batch_tokens: of one forward pass at most, padding counted; 0: what suits the device.
         max_image_pixels: of one image, before resizing.
         max_row_bytes: of one row as the model takes it.
         runtime, precision, device: as when serving.
@@ -52,7 +53,7 @@ class ScoreSettings(Strict):
     sort: bool = True
     unit_rows: Annotated[int, Field(ge=0)] = 0
     batch_rows: Count = 1024
-    batch_tokens: Count = 16_384
+    batch_tokens: Annotated[int, Field(ge=0)] = 0
     max_image_pixels: Count = 50_000_000
     max_row_bytes: Count = 64 * 1024 * 1024
     runtime: RuntimeChoice = "auto"

@@ -14,6 +14,7 @@ from typing import Any
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.scoring.beats import Beats
 from polyhead.serving.scoring.errors import JobRefused
+from polyhead.serving.scoring.filesystems import is_local, resolve
 from polyhead.serving.scoring.job import Job
 from polyhead.serving.scoring.journal import Journal, Step
 from polyhead.serving.scoring.lines import attend
@@ -56,7 +57,8 @@ class Worker:
                 f"bundle {folder} is not the one of the job ({bundle.digest[:12]}, was {self.job.bundle_digest[:12]}): "
                 "put that one back, or score into another directory"
             )
-        self.scorer = Scorer.load(bundle, ScoreSettings.model_validate(hello["settings"]))
+        local = is_local(resolve(self.job.reading.source)[0])
+        self.scorer = Scorer.load(bundle, ScoreSettings.model_validate(hello["settings"]), local=local)
         self.source = source_of(self.job.reading)
 
     def do(self, task: Task, beats: Beats) -> Receipt:

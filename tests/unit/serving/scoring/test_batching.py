@@ -81,6 +81,14 @@ def test_batches_are_as_full_as_they_may_be(lexicon):
     assert [len(batch) for batch in cut.batches(window([3] * 16 + [10] * 9))] == [8, 8, 4, 4, 1]
 
 
+def test_a_core_gets_fewer_tokens_at_a_time_than_a_gpu(lexicon, monkeypatch):
+    engine = lexicon.engine()
+    rows = window([8] * 600)
+    assert [len(batch) for batch in Batching(engine, ("words",), settings_of()).batches(rows)] == [128] * 4 + [88]
+    monkeypatch.setattr(engine.runtime, "device", "cuda:0")
+    assert [len(batch) for batch in Batching(engine, ("words",), settings_of()).batches(rows)] == [600]
+
+
 def test_equal_lengths_stay_in_their_order(lexicon):
     cut = Batching(lexicon.engine(), ("words",), settings_of())
     (batch,) = cut.batches(window([5, 3, 5, 3, 5]))

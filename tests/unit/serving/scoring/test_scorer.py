@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from polyhead.serving.cores import available_cores
 from polyhead.serving.engine import Engine
 from polyhead.serving.golden import Array
 from polyhead.serving.request import HttpRequest
@@ -199,9 +200,10 @@ def told_by(journal_of: list[tuple[Step, int | None]]) -> Journal:
     return Journal(lambda step, row: journal_of.append((step, row)))
 
 
-def test_every_step_is_told_in_its_order(reader):
+@pytest.mark.parametrize("threads", [0, 1])
+def test_every_step_is_told_in_its_order(reader, threads):
     told: list[tuple[Step, int | None]] = []
-    scored(scorer_of(reader, batch_rows=4), memory_of(reader, 12, chunk=6), told_by(told))
+    scored(scorer_of(reader, batch_rows=4, decode_threads=threads), memory_of(reader, 12, chunk=6), told_by(told))
     for stage, count in (("read", 3), ("decode", 2), ("forward", 3)):
         assert [step.number for step, _ in told if step.stage == stage] == list(range(count))
 
@@ -287,12 +289,39 @@ def test_a_killer_is_quarantined_and_the_batches_are_what_they_were(lookup, stag
     assert runtime.asked == ([8, 7, 4] if stage == "forward" else [8, 8, 3])
 
 
-def test_a_source_that_fails_fails_in_its_place(mlp):
+@pytest.mark.parametrize("name", ["mlp", "reader"])
+def test_threads_change_no_answer(name, request):
+    example = request.getfixturevalue(name)
+    inline, beside = scorer_of(example), scorer_of(example, decode_threads=1)
+    inline.ahead = False
+    assert beside.ahead
+    source = memory_of(example, 40, chunk=7)
+    table, faults = scored(beside, source)
+    assert (table, faults) == scored(inline, source)
+
+
+@pytest.mark.parametrize(
+    ("options", "local", "ahead"),
+    [
+        ({}, True, False),
+        ({"decode_threads": 1}, True, True),
+        ({}, False, True),
+        ({"workers": 1, "threads": 1}, True, None),
+    ],
+)
+def test_threads_read_ahead_where_they_gain_something(mlp, options, local, ahead):
+    """None is said of a machine: whether it has a core beside that of one worker."""
+    scorer = Scorer(mlp.engine(), settings_of(**options), local=local)
+    assert scorer.ahead is (available_cores() > 1 if ahead is None else ahead)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_source_that_fails_fails_in_its_place(mlp, threads):
     def chunks():
         yield from list(memory_of(mlp, 8, chunk=4).read(None, chunk_rows=4, chunk_bytes=1))
         raise OSError("the file is gone")
 
-    found = scorer_of(mlp).score(chunks())
+    found = scorer_of(mlp, decode_threads=threads).score(chunks())
     assert [next(found).total, next(found).total] == [4, 4]
     with pytest.raises(OSError, match="the file is gone"):
         next(found)
@@ -302,7 +331,9 @@ def test_whoever_stops_early_leaves_no_thread(mlp):
     import threading
 
     before = threading.active_count()
-    found = scorer_of(mlp).score(memory_of(mlp, 400, chunk=4).read(None, chunk_rows=4, chunk_bytes=1))
+    scorer = scorer_of(mlp, decode_threads=1)
+    found = scorer.score(memory_of(mlp, 400, chunk=4).read(None, chunk_rows=4, chunk_bytes=1))
     next(found)
+    assert threading.active_count() > before
     found.close()
     assert threading.active_count() == before
