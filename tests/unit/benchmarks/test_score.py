@@ -111,14 +111,14 @@ def test_ratios_are_taken_round_by_round():
     assert ratio(results(), "mlp", "plain", "bare") is None
     assert ratio(results(), "smarthome", "polyhead", "bare") is None
     met = {target.what: target.met for target in targets(results())}
-    assert met["mlp: Polyhead over the bare loop"] is True
+    assert met["mlp, Parquet: Polyhead over the bare loop"] is True
     assert met["mlp: memory for ten times the rows"] is False
     assert met["skewed: sorted over unsorted"] is None
 
 
 def test_the_report_has_every_figure(tmp_path):
     page = markdown(results(), "x.png")
-    assert "| mlp: Polyhead over the bare loop | ≥ 0.6 | 0.80 | met |" in page
+    assert "| mlp, Parquet: Polyhead over the bare loop | ≥ 0.6 | 0.80 | met |" in page
     assert "| mlp: memory for ten times the rows | ≤ 1.1 | 1.20 | **missed** |" in page
     assert "| polyhead | 100 | 0.50 | 80, 270 | 1.5 | 9.0 | 400 |" in page
     assert "- plain **failed**: wrong" in page
