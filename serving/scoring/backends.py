@@ -22,6 +22,9 @@ __all__ = ["TEMPORARY", "Backend", "LocalBackend", "ObjectBackend", "Writable"]
 
 # Files that are not whole yet. On the destination's own file system, so that a rename can put them in place.
 TEMPORARY = "_polyhead/tmp"
+LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies by itself, in one request
+PIECE = 8 * 1024 * 1024
+LOOKS = 5
 # Links that cannot be made: another device, a file system without them, too many of one file, or not allowed.
 NO_LINKS = frozenset([errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
 
@@ -239,13 +242,20 @@ class ObjectBackend:
 
     def _listing(self, folder: str) -> dict[str, fs.FileInfo]:
         selector = fs.FileSelector(self._path(folder.rstrip("/")), recursive=True, allow_not_found=True)
-        files = [info for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+        files = [info for info in self._infos(selector) if info.type == fs.FileType.File]
         start, hidden = f"{self.root}/".lstrip("/"), f"{TEMPORARY}/"
         named = {info.path.lstrip("/").removeprefix(start): info for info in files}
         # An empty object whose name ends in a slash is what some tools make for a folder.
         return {
             name: info for name, info in named.items() if not name.startswith(hidden) and name[-1:] not in ("/", "")
         }
+
+    def _infos(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        """What is there; some of fsspec's file systems stumble over a file that goes while they look."""
+        for _ in range(LOOKS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return list(self.filesystem.get_file_info(selector))
+        return list(self.filesystem.get_file_info(selector))
 
     def _time(self, info: fs.FileInfo) -> float:
         if info.mtime is not None:
@@ -295,8 +305,17 @@ class ObjectBackend:
 
     def publish(self, name: str, target: str) -> None:
         """Let a file be found under a second name: a copy that the store makes itself."""
-        self._folder(self._path(target))
-        self.filesystem.copy_file(self._path(name), self._path(target))
+        path, goal = self._path(name), self._path(target)
+        self._folder(goal)
+        if (self.size(name) or 0) <= LARGEST_COPY:
+            self.filesystem.copy_file(path, goal)
+            return
+        with (
+            self.filesystem.open_input_stream(path, compression=None) as source,
+            self.filesystem.open_output_stream(goal, compression=None) as copy,
+        ):
+            while piece := source.read(PIECE):
+                copy.write(piece)
 
     def _write(self, path: str, data: bytes) -> None:
         self._folder(path)

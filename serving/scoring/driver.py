@@ -100,8 +100,14 @@ class Driver:
                 publish(self.job, ledger, lock)
             else:
                 seconds = 0.0
+            lock.check()
             clear(self.store)
-            return Report.of(ledger, fresh, seconds)
+            report = Report.of(ledger, fresh, seconds)
+        # Of a job that was finished before, perhaps with a larger budget: whoever gives one is told.
+        Budget.of(self.job.settings, self.job.rows).check(
+            report.quarantined, "they are in _quarantine, with the reasons"
+        )
+        return report
 
     def _begin(self, lock: Lock) -> Ledger:
         """The job as the destination holds it; written there where it holds none."""

@@ -17,10 +17,14 @@ from polyhead.serving.scoring.errors import JobRefused
 __all__ = ["below", "is_local", "resolve", "shown"]
 
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+# Options of an address that hold secrets: passwords, keys, tokens, and what signs an address.
+SECRET = re.compile(
+    r"(?i)([?&])([^=&]*(?:secret|password|token|signature|credential|access[_-]?key|account[_-]?key)[^=&]*|sig)=[^&]*"
+)
 ARROW_SCHEMES = frozenset(["file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss"])
 # Of an S3 address: what can be said to the constructor too, which alone lets us ask for more than three attempts.
 S3_OPTIONS = frozenset(["region", "scheme", "endpoint_override"])
-S3_ATTEMPTS = 8
+S3_ATTEMPTS = 3  # whoever asks tries again too: these are for what passes within a second
 
 
 def resolve(address: str | Path) -> tuple[fs.FileSystem, str]:
@@ -38,7 +42,7 @@ def resolve(address: str | Path) -> tuple[fs.FileSystem, str]:
     scheme = _scheme(text)
     if scheme is None:
         return fs.LocalFileSystem(), str(Path(text).absolute())
-    if urlsplit(text).password is not None:
+    if _holds_secret(text):
         raise JobRefused(
             f"{shown(text)}: holds a secret, which would be kept in the job's files: "
             "leave it out and set the store's environment variables (AWS_ACCESS_KEY_ID, …)"
@@ -59,7 +63,13 @@ def below(address: str, name: str) -> str:
 
 def shown(address: str | Path) -> str:
     """An address as it may be shown: without a secret."""
-    return re.sub(r"://[^/@]*@", "://***@", os.fspath(address))
+    text = re.sub(r"://[^?@]*@", "://***@", os.fspath(address))
+    return SECRET.sub(r"\1\2=***", text)
+
+
+def _holds_secret(text: str) -> bool:
+    """A password before the host, which may have slashes in it, or an option that is one."""
+    return re.search(r"://[^?@]*:[^?@]*@", text) is not None or SECRET.search(text) is not None
 
 
 def _scheme(text: str) -> str | None:
@@ -71,7 +81,7 @@ def _arrow(text: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise JobRefused(f"{shown(text)}: cannot be opened ({_line(error)}): check the address") from None
+        raise JobRefused(f"{shown(text)}: cannot be opened ({shown(_line(error))}): check the address") from None
     options = dict(parse_qsl(urlsplit(text).query))
     if isinstance(filesystem, fs.S3FileSystem) and set(options) <= S3_OPTIONS and urlsplit(text).username is None:
         patient = fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS)
@@ -93,7 +103,7 @@ def _fsspec(text: str, scheme: str) -> tuple[fs.FileSystem, str]:
         raise RuntimeUnavailable(f"{shown(text)}: {_line(error)}") from None
     except (OSError, ValueError) as error:
         raise JobRefused(
-            f"{shown(text)}: cannot be opened ({_line(error)}): give a local path, or an address that pyarrow "
+            f"{shown(text)}: cannot be opened ({shown(_line(error))}): give a local path, or an address that pyarrow "
             f"({', '.join(sorted(ARROW_SCHEMES))}) or an installed fsspec package knows"
         ) from None
     return fs.PyFileSystem(fs.FSSpecHandler(found)), str(path)

@@ -92,7 +92,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(self.settle)  # it may be waiting for a store that does not answer; it ends with the process
         # One that cannot be withdrawn expires; what ended the job is what matters.
         with contextlib.suppress(OSError):
             self._withdraw()
@@ -105,11 +105,19 @@ class Lease:
         """
         if not self.store.exists(self._mine(CLAIM)):
             raise refusal(self.store, Holder.read(self.store))
-        if time.monotonic() - self._renewed > self.expiry:
+        if time.monotonic() - self._renewed <= self.expiry:
+            return
+        # Nobody heard of this driver for too long. Whoever takes over now sees this sign of life when it looks a second
+        # time, or has removed the claim by then.
+        begun = time.monotonic()
+        self.store.put(self._mine(BEAT), b"")
+        time.sleep(self.settle)
+        if not self.store.exists(self._mine(CLAIM)):
             raise JobLocked(
-                f"{self.store.where(INNER)}: this driver could not renew its lock for {self.expiry:.0f} s, so that "
-                "another one may have begun: go on with --resume"
+                f"{self.store.where(INNER)}: this driver could not renew its lock for {self.expiry:.0f} s, and "
+                "another one has begun: go on with --resume when that one has ended"
             )
+        self._renewed = begun
 
     def _win(self) -> None:
         """See that no other claim lives, and remove those of drivers that are gone."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from polyhead.serving.scoring.errors import JobLocked, JobRefused
+from polyhead.serving.scoring.errors import JobLocked, JobRefused, StoreFull
 from polyhead.serving.scoring.holder import HOLDER, Holder, refusal
 from polyhead.serving.scoring.job import INNER
 from polyhead.serving.scoring.lease import Lease
@@ -54,7 +54,9 @@ class FileLock:
         self.token = 1 if last is None else last.token + 1
         self._inode = os.fstat(descriptor).st_ino
         self._path = None if store.local is None else store.local / LOCK
-        store.put(HOLDER, Holder.me(self.token).content())
+        # It tells others who holds the lock; the system's own lock is what counts, and gc must work where no room is.
+        with contextlib.suppress(StoreFull):
+            store.put(HOLDER, Holder.me(self.token).content())
 
     def check(self) -> None:
         """The system holds the lock; but somebody may have removed the folder and begun anew.

@@ -75,8 +75,10 @@ class WorkerProcess:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], wanted: Callable[[], bool]) -> None:
         self._wanted = wanted
-        self._page, self._words = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - until `close`
+        # Of memory: a page of a file on a full disk would end the driver at its first write, without a word.
+        self._page = os.fdopen(os.memfd_create("polyhead-beats"), "r+b")
         self._page.truncate(BYTES)
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 - until `close`
         self.beats = Beats(self._page.fileno())
         self._from, said = os.pipe()
         inherited = (said, self._page.fileno(), self._words.fileno())

@@ -17,6 +17,7 @@ from polyhead.serving.scoring.planning import plan
 from polyhead.serving.scoring.reading import Reading
 from polyhead.serving.scoring.schema import output_schema
 from polyhead.serving.scoring.settings import ScoreSettings
+from polyhead.serving.scoring.sources.listing import require_outside
 from polyhead.serving.scoring.sources.opening import choose_reading, open_input, source_of
 from polyhead.serving.scoring.store import Store
 from polyhead.serving.scoring.units import InputFile, Unit
@@ -50,6 +51,7 @@ def propose(
         RuntimeUnavailable, DeviceUnavailable: the bundle cannot be run as asked.
     """
     chosen = _chosen(bundle, settings)
+    require_outside(source, store.address)
     listing = open_input(source, settings.format)
     reading = choose_reading(listing, bundle.spec, settings)
     schema = output_schema(bundle, settings, reading.passed)

@@ -96,8 +96,10 @@ def publish(job: Job, ledger: Ledger, lock: Lock) -> None:
         _publish_file(store, receipt.output, part_name(unit.ordinal))
         if receipt.quarantine is not None:
             _publish_file(store, receipt.quarantine, quarantine_name(unit.ordinal))
-        elif receipt.generation:  # every row that was quarantined before is scored now
-            store.delete(quarantine_name(unit.ordinal))
+    wanted = {quarantine_name(r.ordinal) for r in ledger.receipts.values() if r.quarantine is not None}
+    for name in store.names(QUARANTINE):  # of a unit whose rows were quarantined before, and are scored now
+        if name not in wanted:
+            store.delete(name)
     content = orjson.dumps(manifest_of(job, ledger), option=orjson.OPT_INDENT_2) + b"\n"
     lock.check()
     store.put(MANIFEST, content)

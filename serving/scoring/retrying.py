@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from polyhead.models.spec import first_fault
 from polyhead.serving.scoring.budget import Budget
+from polyhead.serving.scoring.changes import values_changed
 from polyhead.serving.scoring.driver import News, commit_all, interruptible, nothing, require_done
 from polyhead.serving.scoring.engines.base import ScoringEngine
 from polyhead.serving.scoring.engines.local import LocalEngine
@@ -103,7 +104,13 @@ def _round(store: Store, begun: Job, ledger: Ledger, settings: ScoreSettings) ->
     """The round that is under way, or a new one."""
     require_done(ledger.left())
     if store.exists(RETRY):
-        generation = Job.read(store, RETRY).generation
+        under_way = Job.read(store, RETRY)
+        generation = under_way.generation
+        changed = values_changed("setting", under_way.settings.deciding(), settings.deciding())
+        if changed:  # units that are done were tried with the values of before
+            raise JobRefused(
+                f"a retry is under way with other settings ({'; '.join(changed)}): end it with those first"
+            )
     elif is_published(ledger):
         generation = 1 + max((receipt.generation for receipt in ledger.receipts.values()), default=0)
     else:

@@ -82,8 +82,9 @@ class Supervisor:
             except Died as died:
                 process.close()
                 deaths += 1
-                if deaths == (STARTS if died.death.sure else KILLED):
+                if deaths >= (STARTS if died.death.sure else KILLED):
                     raise ScoringError(_unstarted(died, deaths)) from None
+                self._wait(min(MOST_WAIT, FIRST_WAIT * deaths))
             except BaseException:
                 process.close()
                 raise

@@ -50,13 +50,14 @@ def sweep(destination: str | Path) -> Swept:
     store = Store.of(destination)
     if not store.exists(JOB):
         raise JobRefused(f"{store.where(JOB)}: is not there: this is no directory of polyhead score")
-    with locked(store):
+    with locked(store) as lock:
         job = Job.read(store)
         ledger = Ledger.open(store, job, load_plan(store, job))
         kept: set[str] = set()
         if not is_published(ledger):
             files = [file for r in ledger.receipts.values() for file in (r.output, r.quarantine) if file is not None]
             kept = {file.path for file in files}
+        lock.check()
         names = [name for name in store.names(ATTEMPTS) if name not in kept]
         size = sum(store.size(name) or 0 for name in names)
         if kept:

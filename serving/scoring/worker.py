@@ -22,6 +22,7 @@ from polyhead.serving.scoring.receipts import Receipt
 from polyhead.serving.scoring.runner import run_unit
 from polyhead.serving.scoring.scorer import Scorer
 from polyhead.serving.scoring.settings import ScoreSettings
+from polyhead.serving.scoring.sources.listing import address_of
 from polyhead.serving.scoring.sources.opening import source_of
 from polyhead.serving.scoring.store import Store
 from polyhead.serving.scoring.task import Task
@@ -57,7 +58,7 @@ class Worker:
                 f"bundle {folder} is not the one of the job ({bundle.digest[:12]}, was {self.job.bundle_digest[:12]}): "
                 "put that one back, or score into another directory"
             )
-        local = is_local(resolve(self.job.reading.source)[0])
+        local = is_local(resolve(address_of(self.job.reading.source))[0])
         self.scorer = Scorer.load(bundle, ScoreSettings.model_validate(hello["settings"]), local=local)
         self.source = source_of(self.job.reading)
 

@@ -46,17 +46,17 @@ class LocalEngine:
         lost when the driver is killed is what the workers had in hand.
         """
         crew = _Crew(units, again or {})
-        for number, device in enumerate(devices(self.settings, job.chosen["device"])[: len(units)]):
-            supervisor = Supervisor(
-                number,
-                hello(job, self.settings, device),
-                self.settings.hang_seconds,
-                crew.tell,
-                environment(self.settings.threads),
-                self.command,
-            )
-            crew.employ(supervisor)
         try:
+            for number, device in enumerate(devices(self.settings, job.chosen["device"])[: len(units)]):
+                supervisor = Supervisor(
+                    number,
+                    hello(job, self.settings, device),
+                    self.settings.hang_seconds,
+                    crew.tell,
+                    environment(self.settings.threads),
+                    self.command,
+                )
+                crew.employ(supervisor)
             yield from crew.receipts(watch)
         finally:
             crew.dismiss()
@@ -99,8 +99,8 @@ class _Crew:
     def employ(self, supervisor: Supervisor) -> None:
         """One more worker."""
         thread = threading.Thread(target=self._work, args=(supervisor,), name=f"worker {supervisor.worker}")
-        self._members.append((supervisor, thread))
         thread.start()
+        self._members.append((supervisor, thread))
 
     def tell(self, progress: Progress) -> None:
         """Keep a worker's progress until the caller waits."""
@@ -141,6 +141,13 @@ class _Crew:
                     self._done.get_nowait()
                 thread.join(0.05)
 
+    def _hand_in(self, done: Receipt | BaseException) -> None:
+        """Wait for the caller to take it; not once nobody takes anything any more."""
+        while not self._over:
+            with suppress(queue.Full):
+                self._done.put(done, timeout=TELL_SECONDS)
+                return
+
     def _next(self) -> Unit | None:
         with self._lock:
             return None if self._over else next(self._units, None)
@@ -148,11 +155,11 @@ class _Crew:
     def _work(self, supervisor: Supervisor) -> None:
         try:
             while (unit := self._next()) is not None:
-                self._done.put(supervisor.score(unit, self._again.get(unit.ordinal)))
+                self._hand_in(supervisor.score(unit, self._again.get(unit.ordinal)))
         except Ended:
             pass
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            self._done.put(error)
+            self._hand_in(error)
         finally:
             supervisor.close()
             self.tell(Progress(supervisor.worker, "ended"))

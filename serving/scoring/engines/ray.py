@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,8 +76,8 @@ class RayEngine:
                     for answer in self._answers(job, list(left.values())):
                         receipt = self._receipt(answer, watch)
                         failures = 0
-                        del left[receipt.ordinal]
-                        yield receipt
+                        if left.pop(receipt.ordinal, None) is not None:  # Ray may do a task twice
+                            yield receipt
                 except self._ray.exceptions.RayError as error:
                     failures += 1
                     last = _last_line(error)
@@ -141,7 +143,7 @@ class RayEngine:
         if self.address is None:
             own = {"address": "local", "num_cpus": available_cores(), "object_store_memory": STORE_BYTES}
             own["include_dashboard"] = False
-        with _hushed():
+        with _hushed(), _own_signals():
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
         try:
             if self.address is None:
@@ -161,6 +163,19 @@ class RayEngine:
             raise RuntimeUnavailable(
                 f"Ray listens on {host}, not on this machine alone: import polyhead before ray, or set {LOCAL_ONLY}=0"
             )
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray has SIGTERM end the process in its own way when it starts; here it ends the job, cleanly."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Actor:

@@ -16,7 +16,17 @@ from polyhead.serving.scoring.filesystems import resolve
 from polyhead.serving.scoring.reading import Format
 from polyhead.serving.scoring.units import InputFile
 
-__all__ = ["COMPRESSIONS", "SUFFIXES", "Listing", "address_of", "format_of", "found", "root_of", "stem_of"]
+__all__ = [
+    "COMPRESSIONS",
+    "SUFFIXES",
+    "Listing",
+    "address_of",
+    "format_of",
+    "found",
+    "require_outside",
+    "root_of",
+    "stem_of",
+]
 
 SUFFIXES: dict[Format, tuple[str, ...]] = {
     "parquet": (".parquet", ".parq", ".pq"),
@@ -73,6 +83,26 @@ def root_of(source: str) -> str:
     """The folder that the files of an input are named in, as a path on its file system."""
     filesystem, path = resolve(_base(source)[0])
     return path if filesystem.get_file_info(path).type == fs.FileType.Directory else path.rpartition("/")[0]
+
+
+def require_outside(source: str | Path | Sequence[str | Path], destination: str) -> None:
+    """Refuse a destination whose parts would be files of the input, once they are there.
+
+    Raises:
+        JobRefused: naming both.
+    """
+    filesystem, place = resolve(destination)
+    part = f"{place}/part-00000000.parquet"
+    for one in [source] if isinstance(source, str | Path) else source:
+        address, pattern = _base(one)
+        theirs, root = resolve(address)
+        folder = root.rstrip("/") + "/"
+        inside = theirs.equals(filesystem) and part.startswith(folder)
+        if inside and _pattern(pattern or "**").fullmatch(part.removeprefix(folder)):
+            raise JobRefused(
+                f"{destination}: lies in the input {one}, so that answers would be read as input: "
+                "score into a directory outside, or into one whose name begins with _"
+            )
 
 
 def address_of(source: str) -> str:

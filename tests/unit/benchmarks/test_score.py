@@ -15,11 +15,12 @@ import pytest
 from benchmarks.peers.contenders import ROOT
 from benchmarks.score.__main__ import arguments
 from benchmarks.score.checking import faults
+from benchmarks.score.contenders import CONTENDERS, Place
 from benchmarks.score.report import markdown, write
 from benchmarks.score.rounds import Asked, Prepared, rounds
 from benchmarks.score.running import Failed, run
 from benchmarks.score.targets import ratio, targets
-from benchmarks.score.workloads import WORKLOADS, make_bundle, write_table
+from benchmarks.score.workloads import WORKLOADS, copy_as_arrow, make_bundle, write_table
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,15 @@ def test_wrong_output_is_found_out(made, standings, tmp_path, harm, words):
 def test_a_command_that_fails_says_why():
     with pytest.raises(Failed, match="ended with 3: no luck"):
         run([sys.executable, "-c", "import sys; sys.stderr.write('no luck'); sys.exit(3)"], ROOT)
+
+
+def test_an_arrow_file_has_the_same_rows(made):
+    copy_as_arrow(made.tiny)
+    with pa.ipc.open_file(made.tiny.with_suffix(".arrow")) as reader:
+        assert reader.read_all().equals(pq.read_table(made.tiny))
+    place = Place(made.workload, made.folder, made.tiny, made.folder / "out", 1, 8)
+    assert str(made.tiny.with_suffix(".arrow")) in CONTENDERS["polyhead-arrow"].command(place)
+    assert str(made.tiny) in CONTENDERS["polyhead"].command(place)
 
 
 def results() -> dict[str, object]:

@@ -31,6 +31,7 @@ from polyhead.serving.scoring.publishing import MANIFEST, SUCCESS
 from polyhead.serving.scoring.report import Report
 from polyhead.serving.scoring.settings import ScoreSettings
 from polyhead.serving.scoring.store import Store
+from polyhead.serving.scoring.sweeping import sweep
 from polyhead.serving.scoring.tally import Tally
 from polyhead.serving.scoring.units import Unit
 from polyhead.serving.scoring.verifying import verify
@@ -137,6 +138,23 @@ def test_a_finished_job_is_not_done_again(tmp_path: Path, quiet: dict[str, bytes
     assert engine.done == []
     assert (report.fresh, report.resumed, report.scored, report.rows_per_second) == (0, 3, 57, 0.0)
     assert published(tmp_path / "quiet") == quiet
+
+
+def test_a_budget_is_held_against_a_finished_job_too(tmp_path: Path, quiet: dict[str, bytes]) -> None:
+    with pytest.raises(BudgetSpent, match="3 rows were quarantined, --max-bad-rows is 0: they are in _quarantine"):
+        drive(tmp_path / "quiet", resume=True, settings=ScoreSettings(max_bad_rows=0))
+    assert published(tmp_path / "quiet") == quiet
+
+
+def test_where_no_room_is_left_gc_can_make_some(tmp_path: Path) -> None:
+    with pytest.raises(InputUnreadable):
+        drive(tmp_path / "out", failing(1, InputUnreadable("gone")))
+    leftover = tmp_path / "out/_polyhead/attempts/00000002/dead.parquet"
+    leftover.parent.mkdir(parents=True, exist_ok=True)
+    leftover.write_bytes(b"x" * 1000)
+    with largest_file(0):
+        assert sweep(tmp_path / "out").attempts == 1
+    assert not leftover.exists()
 
 
 def test_resume_begins_a_job_where_there_is_none(tmp_path: Path, quiet: dict[str, bytes]) -> None:

@@ -46,6 +46,10 @@ def test_fsspec_opens_the_rest(tmp_path: Path) -> None:
             "cannot be opened (Unexpected query parameter in S3 URI: 'nosuch'): check the address",
         ),
         ("s3://key:secret@bucket/a", "s3://***@bucket/a: holds a secret"),
+        ("s3://key:sec/secret@bucket/a", "s3://***@bucket/a: holds a secret"),
+        ("https://host/a?X-Amz-Signature=secret&b=1", "https://host/a?X-Amz-Signature=***&b=1: holds a secret"),
+        ("abfs://host/a?client_secret=secret", "abfs://host/a?client_secret=***: holds a secret"),
+        ("s3://bucket/a?secret_key=secret", "s3://bucket/a?secret_key=***: holds a secret"),
     ],
 )
 def test_refusals_say_what_and_tell_no_secret(address: str, said: str) -> None:
@@ -53,6 +57,7 @@ def test_refusals_say_what_and_tell_no_secret(address: str, said: str) -> None:
         resolve(address)
     assert said in str(refused.value)
     assert "secret@" not in str(refused.value)
+    assert "=secret" not in str(refused.value)
 
 
 def test_a_package_that_is_missing_is_named() -> None:

@@ -118,12 +118,25 @@ def test_a_lease_without_a_sign_of_life_is_passed_over(remote: Store) -> None:
         assert next_one.token == 3
 
 
-def test_a_driver_that_could_not_renew_its_lease_stops_by_itself(remote: Store) -> None:
+def test_a_driver_that_was_cut_off_goes_on_where_nobody_took_over(remote: Store) -> None:
     with Silent(remote, expiry=0.3, settle=0.01) as lease:
-        lease.check()
         time.sleep(0.5)
+        assert not any(name.endswith(".beat") for name in remote.names())
+        lease.check()  # says that it lives before it believes so
+        assert any(name.endswith(".beat") for name in remote.names())
+        with pytest.raises(JobLocked), Lease(remote, expiry=0.3, settle=0.01):
+            raise AssertionError("two drivers")
+
+
+def test_a_driver_that_was_cut_off_stops_when_its_claim_goes_meanwhile(remote: Store) -> None:
+    with Silent(remote, expiry=0.3, settle=0.5) as lease:
+        time.sleep(0.5)
+        (claim,) = [name for name in remote.names() if name.endswith(".claim")]
+        taker = threading.Timer(0.2, remote.delete, [claim])
+        taker.start()
         with pytest.raises(JobLocked, match=r"could not renew its lock for 0 s.*--resume"):
             lease.check()
+        taker.join()
 
 
 def test_of_many_at_the_same_time_one_gets_the_lease(remote: Store) -> None:

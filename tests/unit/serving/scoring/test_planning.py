@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from polyhead.serving.scoring.errors import InputChanged, InputUnreadable, JobRe
 from polyhead.serving.scoring.planning import plan
 from polyhead.serving.scoring.settings import ScoreSettings
 from polyhead.serving.scoring.sources.files import Files, Unreadable
+from polyhead.serving.scoring.sources.listing import require_outside
 from polyhead.serving.scoring.sources.octets import Octets
 from polyhead.serving.scoring.sources.opening import choose_reading, open_input, source_of
 from polyhead.serving.scoring.sources.spans import spans
@@ -57,6 +59,24 @@ def test_units_suit_the_input_where_nothing_was_asked_for(tmp_path: Path, rows: 
     found = plan(source_of(choose_reading(listing, TEXTS, ScoreSettings()), listing), asked)
     assert len(found) == units
     assert sum(unit.rows for unit in found) == rows
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "refused"),
+    [
+        ("data", "data/out", True),
+        ("data", "data/_out", False),
+        ("data/**/*.parquet", "data/a/out", True),
+        ("data/*.parquet", "data/out", False),
+        ("data/t.parquet", "data/out", False),
+        ("data", "database", False),
+    ],
+)
+def test_answers_must_not_become_input(tmp_path: Path, source: str, out: str, refused: bool) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/t.parquet").touch()
+    with pytest.raises(JobRefused, match="lies in the input") if refused else nullcontext():
+        require_outside([str(tmp_path / "elsewhere"), str(tmp_path / source)], str(tmp_path / out))
 
 
 def test_all_columns_but_the_models_own_pass(table: Path) -> None:

@@ -125,6 +125,26 @@ def test_readers_see_the_old_output_until_every_unit_is_done(out: Path) -> None:
     verify(out)
 
 
+def test_a_round_under_way_ends_with_the_settings_it_began_with(out: Path) -> None:
+    with pytest.raises(InputUnreadable):
+        retry(out, {"max_image_pixels": 60}, engine=InlineEngine(bad=frozenset(), before=failing))
+    with pytest.raises(JobRefused, match=r"under way with other settings .*max_image_pixels is 70, was 60"):
+        retry(out, {"max_image_pixels": 70}, engine=InlineEngine(bad=frozenset()))
+    retry(out, {"max_image_pixels": 60, "workers": 1}, engine=InlineEngine(bad=frozenset()))
+    assert ids(out) == list(range(60))
+
+
+def test_rows_of_a_unit_that_was_scored_anew_leave_the_quarantine(out: Path) -> None:
+    """As `verify` advises for a damaged unit."""
+    (out / "_polyhead/receipts/00000000.json").unlink()
+    (out / SUCCESS).unlink()
+    plan = units()
+    Driver(Store.of(out), job(str(out), plan), plan, resume=True).run(InlineEngine(bad=frozenset({21, 22})), print)
+    assert ids(out) == [row for row in range(60) if row not in (21, 22)]
+    assert quarantine(out) == [21, 22]
+    verify(out)
+
+
 def test_a_resume_in_between_publishes_what_is_there(out: Path) -> None:
     with pytest.raises(InputUnreadable):
         retry(out, engine=InlineEngine(bad=frozenset(), before=failing))
