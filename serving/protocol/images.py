@@ -85,7 +85,11 @@ def _quietly() -> Iterator[None]:
     """
     with LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # 89 million, whatever our own limit is
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
 
 
 def encode_png(pixels: Array, spec: ImageInput) -> bytes:

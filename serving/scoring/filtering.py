@@ -150,6 +150,8 @@ class _Reader:
         def term(batch: pa.RecordBatch) -> Any:
             array = _plain(column(batch))
             other = _scalar(value, array.type)
+            if isinstance(value, float) and types.is_integer(array.type):
+                array = array.cast(pa.float64(), safe=False)  # beyond 2**53 to the nearest, as SQL does
             return compare(array, other) if first else compare(other, array)
 
         return term

@@ -115,7 +115,9 @@ def _round(store: Store, begun: Job, ledger: Ledger, settings: ScoreSettings) ->
         generation = 1 + max((receipt.generation for receipt in ledger.receipts.values()), default=0)
     else:
         raise JobRefused(f"{store.address}: its job is not finished: go on with polyhead score --resume first")
-    reading = replace(begun.reading, max_row_bytes=settings.max_row_bytes)
+    reading = begun.reading
+    if reading.format != "csv":  # where the bound also tells how far a quote that is never closed reaches
+        reading = replace(reading, max_row_bytes=settings.max_row_bytes)
     job = replace(begun, settings=settings, reading=reading, generation=generation, origin=begun.identity)
     store.put(RETRY, job.content())
     return job

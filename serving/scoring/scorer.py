@@ -90,7 +90,9 @@ class Scorer:
             JobRefused: a head is not the model's.
         """
         wanted_heads(bundle, settings)
-        loaded = load_engine(bundle, settings.runtime, settings.device, settings.precision, settings.threads)
+        loaded = load_engine(
+            bundle, settings.runtime, settings.device, settings.precision, settings.threads, record=False
+        )
         return cls(loaded.engine, settings, local=local)
 
     def schema(self, passed: pa.Schema) -> pa.Schema:

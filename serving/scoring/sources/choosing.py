@@ -64,7 +64,8 @@ def _field(listing: Listing, name: str) -> pa.Field:
             f"{listing.source}: values of {name!r} are of several types ({field.metadata[MIXED].decode()}): "
             "leave the column out with --columns, or write one type"
         )
-    return pa.field(name, settled(field.type), field.nullable, field.metadata)
+    # Nullable, whatever the first file says: another one may have a null there.
+    return pa.field(name, settled(field.type), True, field.metadata)
 
 
 def _inputs(listing: Listing, spec: ModelSpec, settings: ScoreSettings) -> dict[str, tuple[str, ...]]:

@@ -20,7 +20,14 @@ from polyhead.serving.scoring.sources.settling import settle
 __all__ = ["Framing", "bad_rows", "combined"]
 
 STRINGS = (types.is_string, types.is_large_string)
-LISTS = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_map)
+LISTS = (
+    types.is_list,
+    types.is_large_list,
+    types.is_fixed_size_list,
+    types.is_list_view,
+    types.is_large_list_view,
+    types.is_map,
+)
 
 
 class Framing:
@@ -170,6 +177,8 @@ def bad_rows(column: pa.Array, is_good: Callable[[pa.Array], bool]) -> list[int]
 
 
 def _is_valid(column: pa.Array) -> bool:
+    if types.is_nested(column.type):  # of a slice, Arrow would look at the whole children
+        column = column.take(pa.array(np.arange(len(column))))
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:

@@ -14,6 +14,7 @@ from polyhead.serving.scoring.units import InputFile
 
 __all__ = ["GroupReader", "Handle", "Key"]
 
+PROBE = 64  # rows that tell how large rows are
 BUFFER = 1024 * 1024  # bytes of one column that are fetched at a time
 
 # The row group, and rows and bytes of one step at most.
@@ -126,14 +127,20 @@ class GroupReader:
     def _begun(self) -> Iterator[pa.RecordBatch]:
         group, chunk_rows, chunk_bytes = self.key
         parquet = self.handle.parquet()
-        step = _rows_of_step(parquet.metadata.row_group(group), self._columns, chunk_rows, chunk_bytes)
+        rows = parquet.metadata.row_group(group).num_rows
+        # The footer counts encoded values: a text that a dictionary says a thousand times is one.
+        probe = next(parquet.iter_batches(PROBE, [group], self._columns, use_threads=False), None)
+        size = 0 if probe is None else probe.nbytes * rows // max(probe.num_rows, 1)
+        step = _rows_of_step(parquet.metadata.row_group(group), self._columns, chunk_rows, chunk_bytes, size)
         batches: Iterator[pa.RecordBatch] = parquet.iter_batches(step, [group], self._columns, use_threads=False)
         return batches
 
 
-def _rows_of_step(group: pq.RowGroupMetaData, columns: Sequence[str], chunk_rows: int, chunk_bytes: int) -> int:
-    """As many rows as chunk_bytes hold, by what the footer says of their size."""
+def _rows_of_step(
+    group: pq.RowGroupMetaData, columns: Sequence[str], chunk_rows: int, chunk_bytes: int, least: int
+) -> int:
+    """As many rows as chunk_bytes hold, by what the footer says of the group's size, and that it has `least`."""
     wanted = set(columns)
     chunks = (group.column(index) for index in range(group.num_columns))
     size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in wanted)
-    return rounded(min(chunk_rows, chunk_bytes * group.num_rows // max(size, 1)))
+    return rounded(min(chunk_rows, chunk_bytes * group.num_rows // max(size, least, 1)))

@@ -148,7 +148,9 @@ def _base(source: str | Path) -> tuple[str, str]:
         return text, ""
     parts = address.split("/")
     first = next(index for index, part in enumerate(parts) if any(sign in part for sign in wild))
-    return ("/".join(parts[:first]) or ("/" if first else ".")) + mark + options, "/".join(parts[first:])
+    pattern = "/".join(parts[first:])
+    pattern += "**" if pattern.endswith("/") else ""  # folders, and all in them
+    return ("/".join(parts[:first]) or ("/" if first else ".")) + mark + options, pattern
 
 
 def _under(filesystem: fs.FileSystem, path: str, pattern: str, source: str) -> list[fs.FileInfo]:

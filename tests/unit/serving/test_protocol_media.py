@@ -14,7 +14,7 @@ from PIL import Image
 
 from polyhead.models.spec import ImageInput, ModelSpec
 from polyhead.serving.collate import collate
-from polyhead.serving.errors import PayloadTooLarge, RequestError
+from polyhead.serving.errors import MalformedBody, PayloadTooLarge, RequestError
 from polyhead.serving.golden import Array
 from polyhead.serving.protocol import images, media
 from polyhead.serving.request import HttpRequest, Query
@@ -226,6 +226,13 @@ def test_too_many_pixels_are_refused_by_the_header_alone(width: int, height: int
     error = caught.value
     assert (error.status, error.type) == (413, "payload_too_large")
     assert error.message == f"image of {width} x {height} pixels: allowed are 50000000 in all (max_image_pixels)"
+
+
+def test_no_limit_but_ours_counts():
+    data = _png(20_000, 10_000, 1, 0, None)  # more pixels than Pillow opens by itself
+    with pytest.raises(MalformedBody):  # there are none
+        images.decode(data, _image(64, 64, resize="bilinear"), images.PixelBudget(200_000_000), ())
+    assert Image.MAX_IMAGE_PIXELS is not None  # as whoever else uses Pillow has it
 
 
 @pytest.mark.parametrize("side", [20_000, 100_000, 2**31 - 1, 2**32 - 1])

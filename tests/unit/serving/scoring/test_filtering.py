@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from polyhead.serving.scoring.errors import JobRefused
@@ -118,3 +119,9 @@ def test_a_row_that_is_left_out_is_no_fault_and_one_that_cannot_be_told_is(tmp_p
     assert "'rate'" in faults[1]
     assert "'n'" in faults[2]
     assert sum(chunk.filtered for chunk in chunks) == 140_002
+
+
+def test_large_whole_numbers_are_compared_with_fractions(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "n": [1, 2, 2**60 + 1]}), path)
+    assert everything(Opened(path, TEXTS, filter="n > 1.5").chunks(), "text") == ["b", "c"]

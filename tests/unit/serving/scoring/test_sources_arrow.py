@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -93,3 +94,50 @@ def test_a_column_that_parquet_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JobRefused, match=r"'age' is month_day_nano_interval.*--columns"):
         Opened(tmp_path / "t.arrow", TEXTS)
     assert everything(Opened(tmp_path / "t.arrow", TEXTS, columns=()).chunks(), "text") == ["a"]
+
+
+def write_columns(path: Path, **columns: pa.Array) -> None:
+    table = pa.table({"text": pa.array(["a"] * len(next(iter(columns.values())))), **columns})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def spoiled(kind: str) -> pa.Array:
+    """Two hundred rows, of which one holds a string that is not UTF-8."""
+    words = pa.array([b"good"] * 5 + [b"bad\xff"] + [b"good"] * 194).view(pa.string())
+    offsets = pa.array(range(201), pa.int32())
+    if kind == "list":
+        return pa.ListArray.from_arrays(offsets, words)
+    if kind == "map":
+        return pa.MapArray.from_arrays(offsets, pa.array(["key"] * 200), words)
+    return pa.StructArray.from_arrays([words], ["word"])
+
+
+@pytest.mark.parametrize("kind", ["list", "struct", "map"])
+def test_one_bad_string_deep_in_a_column_is_one_bad_row(tmp_path: Path, kind: str) -> None:
+    write_columns(tmp_path / "t.arrow", id=pa.array(range(200)), tags=spoiled(kind))
+    opened = Opened(tmp_path / "t.arrow", TEXTS)
+    assert {row: fault.type for row, fault in opened.faults().items()} == {5: "not_utf8"}
+    assert everything(opened.chunks(), "id") == [row for row in range(200) if row != 5]
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pa.array([["a"], ["b", "c"], None], pa.list_(pa.string_view())), pa.list_(pa.large_string())),
+        (pa.array([{"w": "a"}, None, {"w": None}], pa.struct({"w": pa.string_view()})), None),
+        (pa.array([1, None, 3], pa.timestamp("s", "Europe/Amsterdam")), pa.timestamp("ms", "Europe/Amsterdam")),
+        (pa.array([1, None, 3], pa.time32("s")), pa.time32("ms")),
+        (pa.array([86_400_000, None, 0], pa.date64()), pa.date32()),
+        (pa.array([[1], None, []], pa.list_(pa.timestamp("s"))), pa.list_(pa.timestamp("ms"))),
+    ],
+)
+def test_a_column_is_declared_as_parquet_gives_it_back(tmp_path: Path, column: pa.Array, kind: object) -> None:
+    write_columns(tmp_path / "t.arrow", c=column)
+    opened = Opened(tmp_path / "t.arrow", TEXTS, filter="text == 'a'")
+    declared = opened.reading.passed.field("c").type
+    assert kind is None or declared == kind
+    (chunk,) = opened.chunks()
+    assert chunk.passed.column("c").take(pa.array([2, 0])).to_pylist() == [column[2].as_py(), column[0].as_py()]
+    pq.write_table(pa.Table.from_batches([chunk.passed]), tmp_path / "back.parquet")
+    assert pq.read_schema(tmp_path / "back.parquet").field("c").type == declared

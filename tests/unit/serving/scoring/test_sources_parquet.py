@@ -237,3 +237,26 @@ def test_row_groups_without_number_are_read_together(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [f"t{row}" for row in range(3000)]}), path, row_group_size=10)
     opened = Opened(path, TEXTS)
     assert [chunk.total for chunk in opened.chunks()] == [1000, 1000, 1000]
+
+
+def test_a_column_may_be_nullable_in_one_file_alone(tmp_path: Path) -> None:
+    for name, nullable, values in (("1", False, [1, 2]), ("2", True, [3, None])):
+        schema = pa.schema([pa.field("text", pa.string()), pa.field("id", pa.int64(), nullable)])
+        pq.write_table(pa.table({"text": ["a", "b"], "id": values}, schema=schema), tmp_path / f"{name}.parquet")
+    assert everything(Opened(tmp_path, TEXTS).chunks(), "id") == [1, 2, 3, None]
+
+
+def test_a_text_that_a_dictionary_says_often_counts_each_time(tmp_path: Path) -> None:
+    texts = [f"{number}" * 4000 for number in range(10)]
+    pq.write_table(pa.table({"text": [texts[row % 10] for row in range(4096)]}), tmp_path / "t.parquet")
+    assert pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0).total_byte_size < 100_000
+    chunks = Opened(tmp_path / "t.parquet", TEXTS).chunks(4096, 1 << 20)
+    assert max(chunk.inputs["text"].nbytes for chunk in chunks) < 2 << 20
+    assert sum(len(chunk.rows) for chunk in chunks) == 4096
+
+
+def test_a_pattern_may_name_folders(tmp_path: Path) -> None:
+    for name in ("d1/a.parquet", "d1/b/c.parquet", "d.parquet", "e/d.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"text": [name], "id": [1]}), tmp_path / name)
+    assert everything(Opened(f"{tmp_path}/d*/", TEXTS).chunks(), "text") == ["d1/a.parquet", "d1/b/c.parquet"]
