@@ -74,7 +74,7 @@ def null(name: str) -> InvalidInstance:
 
 
 def numbers_in_texts(name: str, column: pa.Array) -> Sequence[Any] | None:
-    """The numbers that texts hold, as JSON has them: `3.5`, or lists such as `[1, 2]`; None where these are no texts.
+    """What texts hold, as JSON has it: `3.5`, `true`, or lists such as `[1, 2]`; None where these are no texts.
 
     Args:
         name: of the input.
@@ -105,7 +105,7 @@ def _number(name: str, value: Any) -> Any:
         raise null(name)
     data = value.encode() if isinstance(value, str) else value
     try:
-        if data.lstrip()[:1] == b"[":
+        if data.lstrip()[:1] == b"[" or data in (b"true", b"false"):
             return orjson.loads(data)
         if b"_" in data:  # which Python takes for a mark between digits
             raise ValueError

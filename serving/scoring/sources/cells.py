@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -30,6 +29,8 @@ PATTERNS: Mapping[pa.DataType, str] = {
     pa.timestamp("us"): MOMENT,
     pa.timestamp("us", "UTC"): MOMENT + "Z",
 }
+EXPONENT = r"^\d+[eE]\d+$"  # without a point or a sign as likely a name: 12e3
+PRECISE = r"^[+-]?[0.]*[1-9](\.?\d){16,}\.?[1-9]"  # more than the 17 digits that tell any two float64 apart
 NUMBER = {"f": pa.float64(), "i": pa.int64(), "u": pa.int64(), "b": pa.bool_()}
 
 
@@ -38,7 +39,7 @@ def inferred(cells: pa.Array) -> pa.DataType:
     if bad_rows(cells, _is_text):
         return pa.string()
     texts = _without_nulls(cells.cast(pa.string())).drop_null()
-    if not len(texts):
+    if not len(texts) or pc.any(pc.match_substring_regex(texts, EXPONENT)).as_py():
         return pa.string()
     return next((kind for kind in PATTERNS if not _unfit(texts, kind)), pa.string())
 
@@ -54,8 +55,11 @@ def typed(cells: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     return _nulled(texts, unfit).cast(kind), sorted({*bad, *unfit})
 
 
-def numbers(cells: pa.Array, kind: str, listed: bool) -> tuple[pa.Array | Sequence[Any], dict[int, str]]:
+def numbers(cells: pa.Array, kind: str, listed: bool) -> tuple[pa.Array, dict[int, str]]:
     """Cells of an input of numbers, `binary [rows]`, as its values; and by row, why a cell is none.
+
+    Where a cell is a list, all values are texts, which hold lists and numbers as JSON: no Arrow type holds both, and
+    only who knows the input's shape can say what a number among lists is. What a cell is, no other cell changes.
 
     Args:
         cells: each a number, or a JSON list of numbers.
@@ -64,30 +68,29 @@ def numbers(cells: pa.Array, kind: str, listed: bool) -> tuple[pa.Array | Sequen
     """
     bad = dict.fromkeys(bad_rows(cells, _is_text), "is not UTF-8")
     texts = pc.utf8_trim_whitespace(_nulled(cells, list(bad)).cast(pa.string()))
-    if listed and pc.any(pc.starts_with(texts, "["), min_count=0).as_py():
-        return _listed(texts, NUMBER[kind], bad)
     wanted = NUMBER[kind]
+    lists = pc.if_else(pc.starts_with(texts, "["), texts, None) if listed else pa.nulls(len(texts), pa.string())
+    texts = pc.if_else(lists.is_valid(), None, texts)
     empty = pc.equal(texts, "").fill_null(False).to_numpy(zero_copy_only=False).nonzero()[0].tolist()
     texts = _nulled(texts, empty)
     unfit = bad_rows(texts, lambda part: _casts(part, wanted))
     bad |= dict.fromkeys(empty, "")
     bad |= {row: f"wanted {_word(wanted)}, got {texts[row].as_py()!r:.40}" for row in unfit}
-    return _nulled(texts, unfit).cast(wanted), bad
+    values = _nulled(texts, unfit).cast(wanted)
+    if lists.null_count == len(lists):
+        return values, bad
+    broken = [row for row, text in enumerate(lists.to_pylist()) if text is not None and not _is_json(text)]
+    bad |= {row: f"wanted {_word(wanted)}, or a JSON list of them, got {lists[row].as_py()!r:.40}" for row in broken}
+    written = [None if value is None else str(value).lower() for value in values.to_pylist()]
+    return pc.coalesce(_nulled(lists, broken), pa.array(written, pa.string())), bad
 
 
-def _listed(texts: pa.Array, wanted: pa.DataType, bad: dict[int, str]) -> tuple[Sequence[Any], dict[int, str]]:
-    values: list[Any] = []
-    for row, text in enumerate(texts.to_pylist()):
-        value = None
-        if row not in bad and not text:
-            bad[row] = ""
-        elif row not in bad:
-            try:
-                value = orjson.loads(text)
-            except orjson.JSONDecodeError:
-                bad[row] = f"wanted {_word(wanted)}, or a JSON list of them, got {text!r:.40}"
-        values.append(value)
-    return values, bad
+def _is_json(text: str) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _word(kind: pa.DataType) -> str:
@@ -119,12 +122,16 @@ def _nulled(texts: pa.Array, rows: Sequence[int]) -> pa.Array:
 def _unfit(texts: pa.Array, kind: pa.DataType) -> list[int]:
     """The rows whose cells are no values of a type."""
     fits = pc.match_substring_regex(texts, f"^(?:{PATTERNS[kind]})$")
+    if types.is_floating(kind):
+        fits = pc.and_not(fits, pc.match_substring_regex(texts, PRECISE))
     unlike = pc.invert(fits).fill_null(False).to_numpy(zero_copy_only=False).nonzero()[0].tolist()
     return sorted([*unlike, *bad_rows(_nulled(texts, unlike), lambda part: _casts(part, kind))])
 
 
 def _casts(texts: pa.Array, kind: pa.DataType) -> bool:
     """Whether all are values of a type: its range too, and days that there are."""
+    if types.is_integer(kind) and pc.any(pc.match_substring(texts, "x", ignore_case=True), min_count=0).as_py():
+        return False  # Arrow takes 0x10 for 16
     try:
         texts.cast(kind)
     except pa.ArrowInvalid:

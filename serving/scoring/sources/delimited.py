@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import codecs
 import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from polyhead.serving.scoring.sources.parsed import Parsed, table_of
 from polyhead.serving.scoring.sources.schemas import require_columns
 from polyhead.serving.scoring.units import InputFile, Unit
 
-__all__ = ["CsvSource", "csv_schema"]
+__all__ = ["CsvSource", "csv_rows", "csv_schema"]
 
 LIMIT = 16 * 1024 * 1024  # bytes of a row, while the columns are told
 
@@ -44,6 +45,16 @@ def csv_schema(files: Files, file: InputFile) -> pa.Schema:
     lines = textfiles.sample(files, file, dialect, start)
     table = _Table(names, range(len(names)), dialect, lines)
     return pa.schema([pa.field(name, inferred(table.column(index))) for index, name in enumerate(names)])
+
+
+def csv_rows(files: Files, file: InputFile) -> int:
+    """How many rows tell the types of a file's columns.
+
+    Raises:
+        InputUnreadable: it has no first row of names.
+    """
+    _, start = _header(files, file)
+    return textfiles.sample(files, file, Dialect(_delimiter(file.path), LIMIT), start).rows if start else 0
 
 
 def _delimiter(path: str) -> int:
@@ -121,8 +132,10 @@ class _Table:
         recoded = not _is_utf8(data)
         if recoded:  # the handler is only told of rows that are
             data = bytes(data).decode("latin-1").encode()
-        self._options["read_options"].block_size = len(data) + 1
         options = arrow_csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=skip)
+        if data[:3] == codecs.BOM_UTF8:  # of a cell, for the file's own is before its names: Arrow drops one
+            data = codecs.BOM_UTF8 + data
+        self._options["read_options"].block_size = len(data) + 1
         table = arrow_csv.read_csv(pa.BufferReader(data), parse_options=options, **self._options)
         return (_as_written(table) if recoded else table), odd
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +11,10 @@ import orjson
 import pyarrow as pa
 from pyarrow import types
 
-__all__ = ["MIXED", "inferred", "typed"]
+__all__ = ["MIXED", "inferred", "typed", "written"]
 
 MIXED = b"several types"  # a field's metadata says so where no type holds all values
+UNSEEN = b"no values"  # so it says where the first rows have none, which tells no type
 
 # By type, what its values may be; a whole number is a number.
 PLAIN: Mapping[pa.DataType, frozenset[type]] = {
@@ -25,7 +27,9 @@ FAILURES = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 def inferred(name: str, values: Sequence[Any]) -> pa.Field:
-    """A column by its first values: of strings where there are none; where they are of several types, that is noted."""
+    """A column by its first values; where there are none, or they are of several types, that is noted."""
+    if all(value is None for value in values):
+        return pa.field(name, pa.string(), metadata={UNSEEN: b"what is no string is written as JSON"})
     try:
         kind = _without_nulls(pa.array(values).type)
         bad = typed(values, kind)[1]
@@ -34,6 +38,15 @@ def inferred(name: str, values: Sequence[Any]) -> pa.Field:
     if not bad:
         return pa.field(name, kind)
     return pa.field(name, pa.string(), metadata={MIXED: f"row {next(iter(bad)) + 1}: {next(iter(bad.values()))}"})
+
+
+def written(values: Sequence[Any], field: pa.Field) -> Sequence[Any]:
+    """Values of a column; of one whose first rows had none, what is no string as its JSON: any type may come."""
+    if UNSEEN not in (field.metadata or {}):
+        return values
+    return [
+        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values
+    ]
 
 
 def typed(values: Sequence[Any], kind: pa.DataType) -> tuple[pa.Array, dict[int, str]]:

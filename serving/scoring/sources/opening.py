@@ -13,11 +13,11 @@ from polyhead.serving.scoring.reading import Format, Reading
 from polyhead.serving.scoring.sources.arrow import ArrowSource, arrow_schema
 from polyhead.serving.scoring.sources.base import Source
 from polyhead.serving.scoring.sources.choosing import choose_reading
-from polyhead.serving.scoring.sources.delimited import CsvSource, csv_schema
+from polyhead.serving.scoring.sources.delimited import CsvSource, csv_rows, csv_schema
 from polyhead.serving.scoring.sources.files import Files
 from polyhead.serving.scoring.sources.framing import Framing
 from polyhead.serving.scoring.sources.images import ImagesSource, images_schema
-from polyhead.serving.scoring.sources.jsonlines import JsonLinesSource, json_schema
+from polyhead.serving.scoring.sources.jsonlines import JsonLinesSource, json_rows, json_schema
 from polyhead.serving.scoring.sources.listing import SUFFIXES, Listing, address_of, format_of, found
 from polyhead.serving.scoring.sources.parquet import ParquetSource, parquet_schema
 from polyhead.serving.scoring.units import InputFile
@@ -37,7 +37,8 @@ SOURCES: Mapping[Format, Callable[[Files, Framing, Listing | None], Source]] = {
     "arrow": ArrowSource,
     "images": ImagesSource,
 }
-TEXT = ("csv", "jsonl")  # of which an empty file has no columns
+# Of text, how many rows tell the columns: a file without rows has none, or has them without their types.
+ROWS: Mapping[Format, Callable[[Files, InputFile], int]] = {"csv": csv_rows, "jsonl": json_rows}
 
 
 def open_input(source: str | Path | Sequence[str | Path], format: Format | None = None) -> Listing:  # noqa: A002
@@ -60,10 +61,12 @@ def open_input(source: str | Path | Sequence[str | Path], format: Format | None 
             raise JobRefused(f"{address}: no images there ({', '.join(SUFFIXES['images'])})")
     known = Files(filesystem, many=kind == "images")
     files = tuple(known.planned(address, lambda: known.described(infos)))
-    empty = kind in TEXT and all(not file.size for file in files)
-    filled = next((file for file in files if file.size), files[0])
-    schema = images_schema() if kind == "images" else SCHEMAS[kind](known, filled)
-    return Listing(address, filesystem, files, kind, schema, known=not empty)
+    first = next((file for file in files if file.size), files[0])
+    filled: InputFile | None = first
+    if kind in ROWS:
+        filled = next((file for file in files if file.size and ROWS[kind](known, file)), None)
+    schema = images_schema() if kind == "images" else SCHEMAS[kind](known, filled or first)
+    return Listing(address, filesystem, files, kind, schema, known=filled is not None or bool(schema.names))
 
 
 def source_of(reading: Reading, listing: Listing | None = None) -> Source:

@@ -18,6 +18,8 @@ from polyhead.serving.scoring.units import InputFile, Unit
 
 __all__ = ["Parse", "beginning", "planned", "read", "sample"]
 
+NONE = Lines(b"", np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
 # Lines, of which the first has this number in the unit, to rows.
 Parse: TypeAlias = Callable[[int, Lines], Parsed]
 
@@ -35,14 +37,14 @@ def beginning(files: Files, file: InputFile) -> int:
 
 
 def sample(files: Files, file: InputFile, dialect: Dialect, start: int | None = None) -> Lines:
-    """The first rows of a file, as many as its columns are told by.
+    """The first rows of a file, as many as its columns are told by; none where it has none.
 
     Raises:
         InputUnreadable: it cannot be read.
     """
     octets = Octets(files, file.path, beginning(files, file) if start is None else start)
     try:
-        return next(blocks(octets.read, dialect))
+        return next((lines for lines in blocks(octets.read, dialect) if lines.rows), NONE)
     except Unreadable as error:
         raise InputUnreadable(f"{error}: is it whole, and of its format?") from None
     finally:

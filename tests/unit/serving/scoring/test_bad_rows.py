@@ -17,8 +17,10 @@ from PIL import Image
 
 from polyhead.serving.request import HttpRequest
 from polyhead.serving.responder import Responder
+from polyhead.serving.scoring.cells import numbers_in_texts
 from polyhead.serving.scoring.scorer import Scorer
 from polyhead.serving.scoring.settings import ScoreSettings
+from polyhead.serving.scoring.sources.cells import numbers
 from polyhead.serving.settings import Settings
 from tests.unit.serving.scoring.tables import Memory, column_of, scored
 
@@ -239,6 +241,19 @@ def test_numbers_come_in_many_forms(mlp, column):
     table, faults = scored(scorer_of(mlp), Memory({"x": column([[float(str(v)) for v in row] for row in rows])}))
     assert not faults
     assert table.equals(quiet)
+
+
+def test_a_number_among_lists_is_a_row_of_one(lookup):
+    quiet, _ = scored(scorer_of(lookup), Memory({"index": column_of(np.array([[1], [2], [7]]))}))
+    found, bad = numbers(pa.array([b"1", b"[2]", b" 007", b"["]), "i", listed=True)
+    assert list(bad) == [3]
+    table, faults = scored(scorer_of(lookup), Memory({"index": found[:3]}))
+    assert not faults
+    assert table.equals(quiet)
+
+
+def test_true_in_a_text_is_as_json_has_it():
+    assert numbers_in_texts("x", pa.array(["true", "[false, true]", "false"])) == [True, [False, True], False]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import gzip
 import io
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -173,8 +174,70 @@ def test_a_cell_may_be_a_list(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text('x,id\n"[1, 2, 3]",a\n"[1, 2",b\n,c\n"[4.5,5,6]",d\n')
     [chunk] = Opened(path, NUMBERS).chunks()
-    assert list(chunk.inputs["x"]) == [[1, 2, 3], [4.5, 5, 6]]
+    assert list(map(orjson.loads, chunk.inputs["x"].to_pylist())) == [[1, 2, 3], [4.5, 5, 6]]
     assert [(fault.row, fault.type) for fault in chunk.faults] == [(1, "invalid_instance"), (2, "missing")]
+
+
+@pytest.mark.parametrize("neighbour", ["[", '"[1, 2]"'])
+@pytest.mark.parametrize(
+    ("dtype", "cells"), [("float32", "1.5 .5 007 1_0 nan"), ("int64", "12 007 2.5"), ("bool", "true 0 2")]
+)
+def test_a_list_changes_no_neighbour(tmp_path: Path, dtype: str, cells: str, neighbour: str) -> None:
+    spec = spec_of(x={"kind": "tensor", "dtype": dtype, "shape": [1]})
+    alone, among = tmp_path / "alone.csv", tmp_path / "among.csv"
+    alone.write_text("\n".join(["x", *cells.split()]))
+    among.write_text("\n".join(["x", *cells.split(), neighbour]))
+    wanted, got = Opened(alone, spec), Opened(among, spec)
+    count = len(cells.split())
+    assert {row: fault for row, fault in got.faults().items() if row < count} == wanted.faults()
+    values = everything(wanted.chunks(), "x")
+    assert everything(got.chunks(), "x")[: len(values)] == [str(value).lower() for value in values]
+
+
+def test_a_hexadecimal_number_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x\n16\n0x10\n0X1F\n")
+    opened = Opened(path, spec_of(x={"kind": "tensor", "dtype": "int64", "shape": [1]}))
+    assert everything(opened.chunks(), "x") == [16]
+    assert sorted(opened.faults()) == [1, 2]
+
+
+def test_what_would_not_stay_as_it_is_written_stays_a_string(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "text,id,code,exact,tiny,signed,padded\nx,1e5,12E3,0.123456789012345678,1e-7,1e+16,2.500000000000000000\n"
+        "x,2e5,1,0.5,0.12345678901234567,-1e5,3.5\n"
+    )
+    opened = Opened(path, TEXTS)
+    kinds = {field.name: str(field.type) for field in opened.reading.passed}
+    assert {name for name, kind in kinds.items() if kind == "string"} == {"id", "code", "exact"}
+    assert {name for name, kind in kinds.items() if kind == "double"} == {"tiny", "signed", "padded"}
+    assert everything(opened.chunks(), "id") == ["1e5", "2e5"]
+
+
+def test_a_byte_order_mark_in_a_cell_stays_wherever_chunks_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbftext,id\n" + b"\xef\xbb\xbfa,1\nb\n\xef\xbb\xbf\xff,2\n\xef\xbb\xbfc,3\n")
+    opened = Opened(path, TEXTS)
+    wanted = [b"\xef\xbb\xbfa", b"\xef\xbb\xbf\xff", b"\xef\xbb\xbfc"]
+    for rows in (1, 2, 1000):
+        assert everything(opened.chunks(chunk_rows=rows), "text") == wanted
+    assert list(opened.faults()) == [1]
+
+
+@pytest.mark.parametrize("before", ["\n" * (2 << 20), ""])
+def test_columns_are_told_by_a_row_wherever_it_ends(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(before + "text,id\n" + before + "a" * (3 << 20) + ",1\nb,2\n")
+    opened = Opened(path, TEXTS)
+    assert opened.reading.passed.field("id").type == pa.int64()
+    assert everything(opened.chunks(), "id") == [1, 2]
+
+
+def test_a_file_without_rows_tells_no_types(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,id\n")
+    (tmp_path / "b.csv").write_text("text,id\na,1\n")
+    assert everything(Opened(tmp_path, TEXTS).chunks(), "id") == [1]
 
 
 def test_an_image_is_written_in_base64(tmp_path: Path) -> None:

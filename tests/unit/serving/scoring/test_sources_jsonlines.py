@@ -120,6 +120,46 @@ def test_a_column_of_several_types_is_refused(tmp_path: Path) -> None:
         Opened(path, TEXTS)
 
 
+def test_an_integer_of_any_size_is_what_was_written_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    long = "123456789012345678901234567890"
+    rows = '{"text": "a", "id": 0.5, "whole": 1}\n{"text": "b", "id": LONG}\n{"text": "c", "whole": -LONG}\n'
+    path.write_text((rows + '{"text": "d LONG", "id": 0.LONG}\n{"text": LONG}\n').replace("LONG", long))
+    (tmp_path / "first.jsonl").write_text('{"text": "a", "id": 0.5, "whole": 1}\n' * 40_000 + path.read_text())
+    opened = Opened(tmp_path / "first.jsonl", TEXTS)
+    faults = opened.faults()
+    assert {row - 40_000: fault.type for row, fault in faults.items()} == {1: "wrong_type", 2: "wrong_type"}
+    assert f"{long} is no double" in faults[40_001].message
+    # As HTTP has it: the model's own values are orjson's.
+    assert everything(opened.chunks(), "text")[40_001:] == [f"d {long}", float(long)]
+    with pytest.raises(JobRefused, match=r"several types"):
+        Opened(path, TEXTS)
+
+
+@pytest.mark.parametrize("before", ["\n" * (2 << 20), ""])
+def test_columns_are_told_by_a_row_wherever_it_ends(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(before + json.dumps({"text": "a" * (3 << 20), "id": 1}) + '\n{"text": "b", "id": 2}\n')
+    assert everything(Opened(path, TEXTS).chunks(), "id") == [1, 2]
+
+
+def test_a_file_without_rows_tells_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("\n\n")
+    assert Opened(tmp_path, TEXTS).units == []
+    (tmp_path / "b.jsonl").write_text('{"text": "a", "id": 1}\n')
+    assert everything(Opened(tmp_path, TEXTS).chunks(), "id") == [1]
+
+
+def test_a_column_without_values_at_first_takes_any(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    late = [None, 7, "seven", [1, None], {"é": True}]
+    rows = [{"text": "a", "note": None}] * 50_000 + [{"text": "b", "note": value} for value in late]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    opened = Opened(path, TEXTS)
+    assert not opened.faults()
+    assert everything(opened.chunks(), "note")[50_000:] == [None, "7", "seven", "[1, null]", '{"é": true}']
+
+
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text("")
