@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import fs
 
+from polyhead.serving.scoring.copying import copy
+
 __all__ = ["TEMPORARY", "Backend", "LocalBackend", "ObjectBackend", "Writable"]
 
 # Files that are not whole yet. On the destination's own file system, so that a rename can put them in place.
 TEMPORARY = "_polyhead/tmp"
-LARGEST_COPY = 5 * 1024**3  # bytes that S3 copies by itself, in one request
-PIECE = 8 * 1024 * 1024
 LOOKS = 5
 # Links that cannot be made: another device, a file system without them, too many of one file, or not allowed.
 NO_LINKS = frozenset([errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS])
@@ -251,9 +251,9 @@ class ObjectBackend:
         }
 
     def _infos(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
-        """What is there; some of fsspec's file systems stumble over a file that goes while they look."""
+        """What is there; some of fsspec's stumble over what goes while they look."""
         for _ in range(LOOKS - 1):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 return list(self.filesystem.get_file_info(selector))
         return list(self.filesystem.get_file_info(selector))
 
@@ -305,17 +305,8 @@ class ObjectBackend:
 
     def publish(self, name: str, target: str) -> None:
         """Let a file be found under a second name: a copy that the store makes itself."""
-        path, goal = self._path(name), self._path(target)
-        self._folder(goal)
-        if (self.size(name) or 0) <= LARGEST_COPY:
-            self.filesystem.copy_file(path, goal)
-            return
-        with (
-            self.filesystem.open_input_stream(path, compression=None) as source,
-            self.filesystem.open_output_stream(goal, compression=None) as copy,
-        ):
-            while piece := source.read(PIECE):
-                copy.write(piece)
+        self._folder(self._path(target))
+        copy(self.filesystem, self._path(name), self._path(target), self.size(name) or 0)
 
     def _write(self, path: str, data: bytes) -> None:
         self._folder(path)
