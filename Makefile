@@ -1,6 +1,6 @@
 # One way to do each chore, the same here and in CI. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup lock format check test soak serve demo bench score-bench zoo-report export-report clean
+.PHONY: help setup lock format check test container-test soak serve demo bench score-bench zoo-report export-report clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -53,9 +53,21 @@ check: setup ## ruff, mypy strict, import contracts
 test: setup ## every test, warnings are errors
 	@# A file's tests stay in one process; processes that share the cores compute with one thread each.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n $(JOBS) --dist loadfile
-	@$(BIN)/python -m pytest tests --ignore tests/unit
+	@# Then real servers, and last what measures time, with nothing beside it.
+	@$(BIN)/python -m pytest tests --ignore tests/unit -m 'not alone' -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest tests --ignore tests/unit -m alone
 
-soak: setup ## batch scoring for long: a million rows with bad ones among them, two hundred random kills (half an hour)
+container-test: setup ## the image: built from the tree on a base made by debootstrap, run, scanned, stopped (root, buildah)
+	@for program in buildah crun debootstrap nmap; do command -v $$program >/dev/null || \
+		{ echo "make container-test needs $$program: apt-get install $$program (Debian, Ubuntu)"; exit 1; }; done
+	@POLYHEAD_CONTAINER_TESTS=1 $(BIN)/python -m pytest -s tests/container
+
+soak: setup ## the reliability tests for long: serving (two hours and a half), then batch scoring (half an hour)
+	@POLYHEAD_WORKER_KILLS=100 POLYHEAD_OVERLOAD_SECONDS=60 POLYHEAD_SOAK_SECONDS=7200 POLYHEAD_SOAK_RATE=50 \
+		$(BIN)/python -m pytest -s tests/e2e/test_reliability_workers.py tests/e2e/test_reliability_overload.py \
+		tests/e2e/test_reliability_soak.py
+	@POLYHEAD_SWAPS=100 POLYHEAD_SLOW_CLIENTS=500 POLYHEAD_SLOW_SECONDS=10 \
+		$(BIN)/python -m pytest -s tests/e2e/test_deploy.py tests/e2e/test_frontdoor.py
 	@POLYHEAD_SOAK_ROWS=1000000 POLYHEAD_KILLS=200 $(BIN)/python -m pytest \
 		tests/e2e/test_scoring_bad_rows.py tests/e2e/test_scoring_crashes.py
 

@@ -9,9 +9,23 @@ from typing import Annotated
 
 import typer
 
-from polyhead.cli import bench, enrol, export, inspect, package, predict, report, score, serve, train, verify
+from polyhead.cli import (
+    bench,
+    containerize,
+    deploy,
+    doctor,
+    enrol,
+    export,
+    inspect,
+    package,
+    predict,
+    report,
+    score,
+    serve,
+    train,
+    verify,
+)
 from polyhead.cli.console import error_line
-from polyhead.models.run import RunError
 from polyhead.models.spec import SpecError
 from polyhead.serving.errors import PolyheadError
 
@@ -30,9 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, export, inspect, verify, report, enrol, package, serve, predict, bench):
+for verb in (train, export, inspect, verify, report, enrol, package, containerize, serve, predict, bench, doctor):
     app.command(verb.__name__.rpartition(".")[2])(verb.command)
 app.add_typer(score.app, name="score")
+app.add_typer(deploy.app, name="deploy")
 
 
 def _version(wanted: bool) -> None:
@@ -54,8 +69,15 @@ def run() -> None:
     """The console script. Exit status 0: done; 1: the job failed, with one line why; 2: bad usage."""
     try:
         app()
-    except (PolyheadError, SpecError, RunError) as error:
+    except _refusals() as error:
         error_line(str(error))
+        sys.exit(1)
+    except ModuleNotFoundError as error:  # a container image has what serves, and neither polyhead.export nor training
+        if not (error.name or "").startswith("polyhead."):
+            raise
+        error_line(
+            f"{error.name} is not in this installation, which is made for serving: install polyhead whole for this"
+        )
         sys.exit(1)
     except OSError as error:  # a path that cannot be read or written: the system's own words are the clearest
         error_line(": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None))
@@ -63,3 +85,9 @@ def run() -> None:
     except KeyboardInterrupt:
         error_line("interrupted")
         sys.exit(130)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What ends in one line. `RunError` is there only where a verb has read its module, which a container lacks."""
+    run_module = sys.modules.get("polyhead.models.run")
+    return (PolyheadError, SpecError, *((run_module.RunError,) if run_module is not None else ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from polyhead.cli.console import note, print_json, working
-from polyhead.serving.bundle import MANIFEST, Bundle
+from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import LaunchError
 from polyhead.serving.logs import configure, json_line
+from polyhead.serving.shelf import find_bundles
 
 if TYPE_CHECKING:
-    from polyhead.serving.torchserve.launcher import Served, Server
+    from polyhead.serving.frontdoor.settings import FrontDoorSettings
+    from polyhead.serving.rayserve.service import RayService
+    from polyhead.serving.served import Served
+    from polyhead.serving.torchserve.service import Plan, Service
 
 __all__ = ["command"]
 
@@ -29,6 +33,12 @@ LONGEST_EXAMPLE = 4000  # characters of a row that are still worth printing
 def command(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles, or folders that hold bundles.")],
     config: Annotated[Path | None, typer.Option(help="A config.properties; Polyhead's own where left out.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="KEY=VALUE in the place of the file's line; may be given again.", show_default=False
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Where inference listens; management and metrics stay on 127.0.0.1.")
     ] = "127.0.0.1",
@@ -44,6 +54,27 @@ def command(
     max_batch_delay: Annotated[
         int | None, typer.Option(help="Milliseconds that a batch waits for more requests.")
     ] = None,
+    front_door: Annotated[
+        bool | None,
+        typer.Option("--front-door/--no-front-door", help="nginx in front, as polyhead_front_* in --config says."),
+    ] = None,
+    console: Annotated[
+        bool, typer.Option("--console", help="A page for people on the metrics' port; the front door has it anyway.")
+    ] = False,
+    probe_interval: Annotated[
+        float | None, typer.Option(help="Seconds between two golden samples that readiness asks of each model.")
+    ] = None,
+    drain_delay: Annotated[
+        float | None, typer.Option(help="Seconds between 'not ready' and the first refusal, at a stop.")
+    ] = None,
+    drain_timeout: Annotated[float | None, typer.Option(help="Seconds that a stop may take in all.")] = None,
+    engine: Annotated[str, typer.Option(help="What places the models: torchserve, or ray (Ray Serve).")] = "torchserve",
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster: auto, HOST:PORT or ray://…; without, one on this machine.")
+    ] = None,
+    replicas: Annotated[int | None, typer.Option(help="Of each model on Ray.")] = None,
+    min_replicas: Annotated[int | None, typer.Option(help="On Ray, where the load chooses the number.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="On Ray: lets the load choose the number.")] = None,
     log_format: Annotated[str | None, typer.Option(help="Of the log: text, or json (one object a line).")] = None,
     access_log: Annotated[bool | None, typer.Option("--access-log", help="Log one line per request.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show what TorchServe prints while it starts.")] = False,
@@ -54,43 +85,94 @@ def command(
     Example: polyhead serve bundles/digits --port 8080
     """
     from polyhead.serving.torchserve.configuration import DEFAULT_CONFIG, Configuration
-    from polyhead.serving.torchserve.launcher import Server
+    from polyhead.serving.torchserve.orphans import adopt
+    from polyhead.serving.torchserve.service import Plan
 
-    # From here on a signal means an orderly stop, also while the server is still starting.
-    stopping = threading.Event()
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    configuration = Configuration.load(config or DEFAULT_CONFIG)
+    signals = Signals()
+    adopt()
+    configuration = Configuration.load(config or DEFAULT_CONFIG, set_ or ())
     overrides: dict[str, object] = {"device": device, "runtime": runtime, "precision": precision}
     overrides |= {"workers": workers, "threads": threads}
     overrides |= {"max_batch_size": max_batch_size, "max_batch_delay": max_batch_delay}
     overrides |= {"log_format": log_format, "access_log": access_log}
     settings = configuration.settings_with(overrides, "settings")
+    waits = {"probe_interval": probe_interval, "drain_delay": drain_delay, "drain_timeout": drain_timeout}
+    service_settings = configuration.service_with(waits, "settings")
+    front = configuration.front_with({"door": front_door}, "settings")
     configure(settings.log_format)
     in_json = settings.log_format == "json"
     say = note_json if in_json else note
     opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
-    with Server(opened, configuration, settings, host, port, log=note, verbose=verbose) as server:
-        starting = f"starting TorchServe (Java {server.java.version} of {server.java.source})"
+    plan = Plan(configuration, settings, service_settings, front, host, port, console, verbose, bundles)
+    placing = {"replicas": replicas, "min_replicas": min_replicas, "max_replicas": max_replicas}
+    with service_of(engine, opened, plan, address, placing) as service:
+        starting = f"starting {service.engine}"
         if in_json:
             say(starting)
         with nullcontext() if in_json else working(starting):
             try:
-                served = server.start(stopping.is_set)
+                served = service.start(signals.stopping.is_set)
             except LaunchError:
-                if not stopping.is_set():
+                if not signals.stopping.is_set():
                     raise
                 say("stopped before the server was ready")
                 return
-        announce(server, served, json, say)
-        while not stopping.wait(0.2):
-            if server.exit_code() is not None:
-                raise LaunchError(f"TorchServe ended by itself with status {server.exit_code()}:\n{server.tail()}")
-        say("stopping")
+        announce(service, served, front, json, say)
+        run(service, signals, say)
+
+
+def service_of(
+    engine: str, opened: Sequence[Bundle], plan: Plan, address: str | None, replicas: Mapping[str, int | None]
+) -> Service | RayService:
+    """The server of an engine, not started.
+
+    Raises:
+        LaunchError: there is no such engine, or it knows no such flag.
+    """
+    if engine == "torchserve":
+        flags = {"address": address, **replicas}
+        foreign = next((name for name, value in flags.items() if value is not None), None)
+        if foreign is not None:
+            raise LaunchError(f"--{foreign.replace('_', '-')} is for Ray: add --engine ray, or drop it")
+        from polyhead.serving.torchserve.service import Service
+
+        return Service(opened, plan, log=note)
+    if engine != "ray":
+        raise LaunchError(f"engine {engine!r} is not known: give torchserve or ray")
+    from polyhead.serving.rayserve.service import serve_on_ray
+
+    return serve_on_ray(opened, plan, address, replicas, note)
+
+
+class Signals:
+    """What we are told: the first signal means an orderly stop, also while the server starts; the second, at once."""
+
+    def __init__(self) -> None:
+        self.stopping, self.hurry = threading.Event(), threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+                signal.signal(number, self._told)
+
+    def _told(self, _number: int, _frame: FrameType | None) -> None:
+        (self.hurry if self.stopping.is_set() else self.stopping).set()
+
+
+def run(service: Service | RayService, signals: Signals, say: Callable[[str], None]) -> None:
+    """Watch over a server until a signal comes, then drain it.
+
+    Raises:
+        LaunchError: something of it ended by itself.
+    """
+    from polyhead.serving.torchserve.orphans import reap
+
+    while not signals.stopping.wait(0.2):
+        reap()
+        fault = service.fault()
+        if fault is not None:
+            raise LaunchError(fault)
+    say("stopping: answering what was accepted (a second signal stops at once)")
+    if not service.drain(signals.hurry.is_set):
+        say("stopped before every request was answered")
 
 
 def note_json(text: str) -> None:
@@ -98,9 +180,15 @@ def note_json(text: str) -> None:
     note(json_line(text.strip(), logger="polyhead.serve"))
 
 
-def announce(server: Server, served: Sequence[Served], json: bool, say: Callable[[str], None] = note) -> None:
+def announce(
+    service: Service | RayService,
+    served: Sequence[Served],
+    front: FrontDoorSettings,
+    json: bool,
+    say: Callable[[str], None] = note,
+) -> None:
     """Say what serves where: one JSON document for a program, or lines and an example for a person."""
-    addresses = server.addresses
+    addresses, url = service.addresses, service.url
     if json:
         models = [
             {
@@ -118,16 +206,17 @@ def announce(server: Server, served: Sequence[Served], json: bool, say: Callable
         ]
         print_json(
             {
-                "url": addresses.url,
+                "url": url,
+                "side": addresses.side_url,
                 "management": addresses.management_url,
                 "metrics": addresses.metrics_url,
                 "models": models,
             }
         )
         return
-    if addresses.host not in ("127.0.0.1", "localhost"):
-        say(f"{addresses.host} is reachable from outside, and TorchServe gets no more fixes: keep a proxy before it")
-    say(f"Polyhead serves on {addresses.url} (management and metrics on loopback; Ctrl-C stops)")
+    if addresses.warning:
+        say(addresses.warning)
+    say(f"Polyhead serves on {url} ({addresses.where}; Ctrl-C stops)")
     for one in served:
         say(
             f"  {one.bundle.title}  bundle {one.bundle.digest[:12]}  {one.graph} in {one.runtime} on {one.device}, "
@@ -136,33 +225,22 @@ def announce(server: Server, served: Sequence[Served], json: bool, say: Callable
         say(f"    why {one.graph} in {one.runtime}: {one.why}")
     say("try it:")
     for one in served:
-        typer.echo(example_curl(one.bundle, addresses.url))
+        typer.echo(example_curl(one.bundle, url, front))
 
 
-def find_bundles(paths: Sequence[Path]) -> list[Path]:
-    """Each path that is a bundle, and the bundles right inside each path that is a folder of them.
+def example_curl(bundle: Bundle, url: str, front: FrontDoorSettings) -> str:
+    """A command that works: a golden sample as a JSON request, or a note where a row is too long to print.
 
-    Raises:
-        LaunchError: a path holds no bundle.
+    What a front door wants to see is named in capitals, for the reader to fill in.
     """
-    found: list[Path] = []
-    for path in paths:
-        if (path / MANIFEST).exists() or not path.is_dir():
-            found.append(path)
-            continue
-        # Not glob: it passes over a folder that cannot be read, and says nothing.
-        folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-        inside = [folder for folder in folders if (folder / MANIFEST).exists()]
-        found += inside
-        if not inside:
-            raise LaunchError(f"{path}: is no bundle and holds none (no {MANIFEST}): polyhead export writes one")
-    return found
-
-
-def example_curl(bundle: Bundle, url: str) -> str:
-    """A command that works: a golden sample as a JSON request, or a note where a row is too long to print."""
     from polyhead.serving.torchserve.readiness import example
 
     body = example(bundle, bundle.golden(), 0).decode()
     data = shlex.quote(body) if len(body) <= LONGEST_EXAMPLE else "@your-rows.json"
-    return f"curl -s {url}/predictions/{bundle.title} -H 'Content-Type: application/json' -d {data}"
+    flags = [
+        *(["--cacert CA.pem"] if front.door and front.tls else []),
+        *(["--cert CERTIFICATE.pem --key KEY.pem"] if front.door and front.client_ca else []),
+        *(["-H 'X-Api-Key: KEY'"] if front.door and front.api_keys else []),
+        "-H 'Content-Type: application/json'",
+    ]
+    return f"curl -s {url}/predictions/{bundle.title} {' '.join(flags)} -d {data}"

@@ -1,9 +1,10 @@
 """Write the locks from pyproject.toml: `make lock`.
 
-Five files, every line with the hashes of its files:
+Six files, every line with the hashes of its files:
 
 - dev.lock         what `make setup` installs, but torch
 - serve.lock       what the container image installs, but torch
+- gpu.lock         what the GPU image installs besides
 - pretrained.lock  weights that a reference model starts from: a package that is installed without what it requires
 - torch-cpu.lock   torch's CPU build (`2.13.0+cpu`), for machines that are offered it
 - torch-cuda.lock  the package index's torch, built for CUDA, with the libraries it needs
@@ -61,19 +62,28 @@ def compile_lock(source: str, *options: str) -> Blocks:
 def main() -> None:
     """Write every lock."""
     cuda: Blocks = []
+    serve: set[str] = set()
     for name, extras in {"dev": ["dev"], "serve": ["serve"]}.items():
         blocks = compile_lock("pyproject.toml", *(f"--extra={extra}" for extra in extras))
         cuda += [entry for entry in blocks if TORCH_BUILD.match(entry[0]) and entry not in cuda]
         write(name, [entry for entry in blocks if not TORCH_BUILD.match(entry[0])])
+        serve = {entry[0] for entry in blocks}
     hashes = "".join(f" \\\n    --hash=sha256:{digest}" for digest in TORCH_CPU_WHEELS)
     pinned = re.search(r"^torch==\S+", (ROOT / "requirements/pins.txt").read_text(), re.MULTILINE)
     assert pinned is not None
     write("torch-cpu", [("torch", f"{pinned[0]}+cpu{hashes}\n")])
     write("torch-cuda", cuda)
+    write("gpu", only_gpu(serve))
     with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
         file.write(PRETRAINED)
         file.flush()
         write("pretrained", compile_lock(file.name, "--no-deps"))
+
+
+def only_gpu(serve: set[str]) -> Blocks:
+    """What the extra `gpu` adds to `serve`, whose packages are named."""
+    blocks = compile_lock("pyproject.toml", "--extra=serve", "--extra=gpu")
+    return [entry for entry in blocks if entry[0] not in serve]
 
 
 def write(name: str, blocks: Blocks) -> None:

@@ -10,6 +10,7 @@ from typing import ClassVar
 __all__ = [
     "AnswerNotFinite",
     "BundleError",
+    "DeployError",
     "DeviceUnavailable",
     "GoldenMismatch",
     "InputNotFinite",
@@ -17,7 +18,9 @@ __all__ = [
     "InvalidInstance",
     "LaunchError",
     "MalformedBody",
+    "NoAnswer",
     "NotAcceptable",
+    "Overloaded",
     "PayloadTooLarge",
     "Place",
     "PolyheadError",
@@ -53,6 +56,18 @@ class DeviceUnavailable(PolyheadError):
 
 class LaunchError(PolyheadError):
     """The server cannot be started, or did not become ready."""
+
+
+class NoAnswer(LaunchError):
+    """A golden sample was not answered in time."""
+
+
+class Overloaded(LaunchError):
+    """The server refuses a golden sample for the moment: nothing is said of whether it could answer."""
+
+
+class DeployError(PolyheadError):
+    """A change of what a running server serves that was not made; what served before serves on."""
 
 
 class RequestError(PolyheadError):

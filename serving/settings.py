@@ -10,13 +10,23 @@ from polyhead.models.spec import Strict, first_fault
 from polyhead.serving.cores import available_cores
 from polyhead.serving.errors import LaunchError
 
-__all__ = ["Count", "Device", "LogFormat", "PrecisionChoice", "RuntimeChoice", "Settings", "available_cores"]
+__all__ = [
+    "Count",
+    "Device",
+    "LogFormat",
+    "PrecisionChoice",
+    "RuntimeChoice",
+    "ServiceSettings",
+    "Settings",
+    "available_cores",
+]
 
 RuntimeChoice = Literal["auto", "onnxruntime", "torchscript", "program", "aotinductor"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 LogFormat = Literal["text", "json"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Count = Annotated[int, Field(ge=1)]
+TITLES = r"^([A-Za-z0-9._-]+/[A-Za-z0-9._-]+(,[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)*)?$"
 
 
 class Settings(Strict):
@@ -62,3 +72,37 @@ class Settings(Strict):
     def threads_per_worker(self) -> int:
         """Threads of one forward pass."""
         return self.threads or max(1, available_cores() // self.workers)
+
+
+class ServiceSettings(Strict):
+    """Settings of the server as a whole, under the same prefix: when it calls itself ready, and how it stops."""
+
+    # Seconds between two golden samples of each model. One that has not answered for three of these is not ready.
+    probe_interval: Annotated[float, Field(ge=0.1)] = 5.0
+    drain_delay: Annotated[float, Field(ge=0)] = 0.0  # seconds between "not ready" and the first refusal, at a stop
+    drain_timeout: Annotated[float, Field(gt=0)] = 25.0  # seconds that a stop may take in all
+    # Versions, `name/version`, that answer requests without one from the start; of other models the highest does.
+    defaults: Annotated[str, Field(pattern=TITLES)] = ""
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str) -> Self:
+        """Read settings from plain data.
+
+        Raises:
+            LaunchError: a key is unknown or a value impossible.
+        """
+        try:
+            found = cls.model_validate(values)
+        except ValidationError as error:
+            raise LaunchError(f"{source}: {first_fault(error, values)}") from None
+        if found.drain_delay >= found.drain_timeout:
+            raise LaunchError(
+                f"{source}: drain_delay {found.drain_delay:g} s leaves nothing of drain_timeout "
+                f"{found.drain_timeout:g} s: make the first shorter, or the second longer"
+            )
+        return found
+
+    @property
+    def default_titles(self) -> list[str]:
+        """The versions of `defaults`."""
+        return self.defaults.split(",") if self.defaults else []

@@ -23,6 +23,7 @@ class Running:
         self.process = process
         self.ready = ready
         self.url = str(ready["url"])
+        self.side = str(ready["side"])
         self.management = str(ready["management"])
         self.metrics = str(ready["metrics"])
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -52,8 +53,12 @@ class Running:
 
 
 def start(bundles: Sequence[Path], *flags: str) -> Running:
-    """Start a server on free ports and wait until it says it is ready."""
-    command = [str(POLYHEAD), "serve", *map(str, bundles), "--port", "0", "--json", *flags]
+    """Start a server on free ports and wait until it says it is ready.
+
+    Golden samples are not sent again, unless the flags say so: tests count requests and batches.
+    """
+    quiet = ("--probe-interval", "3600")
+    command = [str(POLYHEAD), "serve", *map(str, bundles), "--port", "0", "--json", *quiet, *flags]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=without_java(), start_new_session=True
     )

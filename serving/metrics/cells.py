@@ -20,7 +20,7 @@ from polyhead.models.spec import Strict
 from polyhead.serving.golden import Array
 from polyhead.serving.metrics.families import Layout, Series
 
-__all__ = ["ENDING", "About", "CellsFile", "create", "own_start"]
+__all__ = ["ENDING", "About", "CellsFile", "create", "living", "own_start"]
 
 ENDING = ".counts"
 CELL = 8  # bytes
@@ -48,6 +48,16 @@ class About(Strict):
 def own_start() -> float:
     """When this process was started, in seconds since 1970."""
     return float(psutil.Process().create_time())
+
+
+def living(pid: int, started: float) -> psutil.Process | None:
+    """The process of this number that was started then, in seconds since 1970; None where it has ended."""
+    try:
+        found = psutil.Process(pid)
+        alive = abs(found.create_time() - started) < 0.5 and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return None
+    return found if alive else None
 
 
 def create(folder: Path, about: About, layout: Layout) -> Array:
@@ -102,12 +112,7 @@ class CellsFile:
 
     def process(self) -> psutil.Process | None:
         """The worker, None where it has ended."""
-        try:
-            found = psutil.Process(self.about.pid)
-            alive = abs(found.create_time() - self.about.started) < 0.5 and found.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
-            return None
-        return found if alive else None
+        return living(self.about.pid, self.about.started)
 
     def labels(self) -> dict[str, Any]:
         """The labels of every series of this worker."""

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from polyhead.serving.request import HttpResponse
 from polyhead.serving.responder import Responder
 from polyhead.serving.runtimes import base
 from polyhead.serving.settings import Settings
+from polyhead.serving.torchserve.busy import Busy
 from polyhead.serving.torchserve.fastpath import install
 from polyhead.serving.torchserve.incoming import Incoming, incoming, tags
 from polyhead.serving.tracing import TAG_HEADER
@@ -65,6 +67,7 @@ class PolyheadHandler:
         self._headers: tuple[tuple[str, str], ...] = ()
         self._max_response = MAX_RESPONSE
         self.fast_path = False
+        self._busy: AbstractContextManager[None] = nullcontext()
 
     def initialize(self, context: Any) -> None:
         """Open and verify the bundle, load its graph, replay the golden samples, warm up.
@@ -83,6 +86,8 @@ class PolyheadHandler:
             _report(report, {"ok": False, "error": message})
             raise RuntimeError(message) from error
         self._max_response = int(config.get("max_response_size", MAX_RESPONSE))
+        if "busy" in config:
+            self._busy = Busy(Path(config["busy"]))
         # Every request would log two lines through a pipe to Java.
         logging.getLogger().setLevel(logging.WARNING)
         gc.collect()
@@ -139,6 +144,10 @@ class PolyheadHandler:
 
     def answer(self, requests: Sequence[Incoming]) -> list[HttpResponse]:
         """One response per request of a batch, in their order. It raises nothing: TorchServe would fail the batch."""
+        with self._busy:
+            return self._answer(requests)
+
+    def _answer(self, requests: Sequence[Incoming]) -> list[HttpResponse]:
         assert self.responder is not None
         try:
             asked = [request for request in requests if request is not None]

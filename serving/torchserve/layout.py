@@ -32,7 +32,8 @@ def model_files(
         bundle: the bundle's directory, absolute or relative to the archive.
         device: `cpu` keeps TorchServe from giving workers a GPU.
         launch: what the launcher tells its workers besides: `report` (where to write how loading went), `digest` (of
-            the bundle it verified), `max_response_size`, `metrics` (the folder to count in).
+            the bundle it verified), `max_response_size`, `metrics` (the folder to count in), `busy` (the folder
+            to say in that it answers).
     """
     ours = {"bundle": bundle, "settings": settings.model_dump(exclude_defaults=True), **(launch or {})}
     # TorchServe ignores what it does not know, and `minWorkers` where `maxWorkers` is missing.

@@ -13,19 +13,21 @@ __all__ = ["addresses"]
 MANAGEMENT_OFFSET, METRICS_OFFSET = 1, 2  # 8080, 8081, 8082: TorchServe's own
 
 
-def addresses(host: str, port: int) -> Addresses:
+def addresses(host: str, port: int, door: bool = False) -> Addresses:
     """The server's addresses, checked to be free.
 
     Args:
         host: where inference listens; management, metrics and gRPC stay on the loopback.
         port: of inference; management and metrics take the two after it. 0 takes any free ports.
+        door: inference moves to a port of the loopback that nobody is told of, and a front door takes its own.
 
     Raises:
         LaunchError: a port is in use, or may not be bound.
     """
-    if ":" in host:
+    if ":" in host and not door:
         raise LaunchError(
-            f"--host {host}: TorchServe listens on IPv4 addresses and names, not on IPv6: give one of those"
+            f"--host {host}: TorchServe listens on IPv4 addresses and names, not on IPv6: give one of those, "
+            "or --front-door"
         )
     chosen: list[int] = []
     for offset in (0, MANAGEMENT_OFFSET, METRICS_OFFSET):
@@ -33,7 +35,8 @@ def addresses(host: str, port: int) -> Addresses:
         wanted = port + offset if port else _free(chosen)
         _require_bindable(where, wanted)
         chosen.append(wanted)
-    for _ in range(3):  # gRPC's two, which TorchServe always opens, and its own metrics; nobody is told of them
+    # Nobody is told of these: gRPC's two, which TorchServe always opens, its own metrics, and inference behind a door.
+    for _ in range(4 if door else 3):
         chosen.append(_free(chosen))
     return Addresses(host, *chosen)
 

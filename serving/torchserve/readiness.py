@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,11 @@ import orjson
 from polyhead.models.arrays import text_arrays
 from polyhead.models.spec import ImageInput, InputSpec, TextInput, TokensHead
 from polyhead.serving.bundle import Bundle
-from polyhead.serving.errors import GoldenMismatch, LaunchError
+from polyhead.serving.errors import GoldenMismatch, LaunchError, NoAnswer, Overloaded
 from polyhead.serving.golden import Array, Golden, fault
-from polyhead.serving.manifest import Graph
 from polyhead.serving.protocol.images import encode_png
-from polyhead.serving.torchserve.configuration import Addresses
 
-__all__ = ["example", "load_reports", "replay_golden", "workers_ready"]
+__all__ = ["GoldenSamples", "example", "load_reports"]
 
 
 def load_reports(folder: Path) -> list[dict[str, Any]]:
@@ -39,55 +38,86 @@ def load_reports(folder: Path) -> list[dict[str, Any]]:
     return reports
 
 
-def workers_ready(client: httpx.Client, addresses: Addresses, bundle: Bundle, wanted: int) -> bool:
-    """Whether the management API shows this many workers of the model as ready."""
-    try:
-        response = client.get(f"{addresses.management_url}/models/{bundle.spec.name}/{bundle.spec.version}")
-        models = response.json() if response.status_code == httpx.codes.OK else []
-    except (httpx.TransportError, ValueError):  # not up yet
-        return False
-    workers = models[0].get("workers", []) if isinstance(models, list) and models else []
-    return bool(sum(worker.get("status") == "READY" for worker in workers) >= wanted)
+class GoldenSamples:
+    """One version's golden samples, to be sent as a client would.
 
-
-def replay_golden(
-    client: httpx.Client, addresses: Addresses, bundle: Bundle, golden: Golden, graph: Graph, device: str, row: int
-) -> None:
-    """Send one golden sample as a client would, and hold each head's raw answer against eager's.
-
-    Of a graph that may differ in a share of its decisions, one row's decisions prove nothing: its values alone count.
+    Args:
+        bundle: that must answer.
+        graph: its id, as the workers reported it.
+        device: that it runs on: a GPU may be further off.
 
     Raises:
-        GoldenMismatch: naming the head.
-        LaunchError: the server answers with an error, or not at all.
+        BundleError: the bundle is no longer whole.
     """
-    spec = bundle.spec
-    try:
-        response = client.post(
-            f"{addresses.url}/predictions/{spec.name}/{spec.version}",
-            content=example(bundle, golden, row, options={"raw": True}),
-            headers={"Content-Type": "application/json"},
-        )
-    except httpx.TransportError as error:
-        raise LaunchError(f"model {bundle.title} gives no answer to its golden sample {row}: {error}") from None
-    if response.status_code != httpx.codes.OK:
-        raise LaunchError(
-            f"model {bundle.title} answers its golden sample {row} with {response.status_code}: {response.text:.200}"
-        )
-    answers = response.json()["predictions"][0]
-    agreement = 1.0 if graph.agreement == 1.0 else 0.0
-    for head, declared in spec.heads.items():
-        raw = np.asarray([answers[head]["raw"]], dtype=np.float32)
-        expected = golden.outputs[head][row : row + 1]
-        if isinstance(declared, TokensHead):  # what lies beyond the text's own tokens is padding
-            _, mask = text_arrays(spec, spec.text_of(declared))
-            expected = expected[:, : int(golden.inputs[mask][row].sum())]
-            raw = raw.reshape(expected.shape) if raw.size == expected.size == 0 else raw
-        wrong = fault(declared, raw, expected, graph.tolerance.on(device), agreement)
-        if wrong is not None:
-            raise GoldenMismatch(
-                f"model {bundle.title}: head {head!r} does not reproduce golden sample {row} over HTTP: {wrong}"
+
+    def __init__(self, bundle: Bundle, graph: str, device: str) -> None:
+        self.bundle = bundle
+        self.golden, self._graph, self._device = bundle.golden(), bundle.manifest.graph(graph), device
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.golden.rows
+
+    def replay(self, client: httpx.Client, url: str, row: int, versioned: bool = True) -> None:
+        """Send one, and hold each head's raw answer against eager's.
+
+        Args:
+            client: that asks.
+            url: of the server, or of what stands before it.
+            row: of the samples.
+            versioned: ask for this version; else for the model alone, whose default this version must be.
+
+        Raises:
+            GoldenMismatch: another bundle answers, or a head answers wrong.
+            Overloaded: the server refuses the sample for now: its queue is full, or it has no worker.
+            NoAnswer: no answer came in the client's time.
+            LaunchError: the server answers with an error, or cannot be reached.
+        """
+        bundle = self.bundle
+        try:
+            response = client.post(
+                f"{url}/predictions/{bundle.title if versioned else bundle.spec.name}",
+                content=example(bundle, self.golden, row, options={"raw": True}),
+                headers={"Content-Type": "application/json"},
             )
+        except httpx.TransportError as error:
+            kind = NoAnswer if isinstance(error, httpx.TimeoutException) else LaunchError
+            raise kind(
+                f"model {bundle.title} gives no answer to its golden sample {row}: {error or type(error).__name__}"
+            ) from None
+        if response.status_code != httpx.codes.OK:
+            kind = Overloaded if response.status_code == httpx.codes.SERVICE_UNAVAILABLE else LaunchError
+            raise kind(
+                f"model {bundle.title} answers its golden sample {row} with {response.status_code}: "
+                f"{response.text:.200}"
+            )
+        answered = response.headers.get("X-Polyhead-Bundle")
+        if answered != bundle.digest[:12]:
+            raise GoldenMismatch(f"model {bundle.title}: bundle {answered} answers, wanted {bundle.digest[:12]}")
+        self._compare(response.json()["predictions"][0], row)
+
+    def _compare(self, answers: Mapping[str, Any], row: int) -> None:
+        """Hold one row's answers against eager's.
+
+        Of a graph that may differ in a share of its decisions, one row's decisions prove nothing: its values alone
+        count.
+        """
+        spec, golden, graph = self.bundle.spec, self.golden, self._graph
+        agreement = 1.0 if graph.agreement == 1.0 else 0.0
+        for head, declared in spec.heads.items():
+            raw = np.asarray([answers[head]["raw"]], dtype=np.float32)
+            expected = golden.outputs[head][row : row + 1]
+            if isinstance(declared, TokensHead):  # what lies beyond the text's own tokens is padding
+                _, mask = text_arrays(spec, spec.text_of(declared))
+                expected = expected[:, : int(golden.inputs[mask][row].sum())]
+                raw = raw.reshape(expected.shape) if raw.size == expected.size == 0 else raw
+            wrong = fault(declared, raw, expected, graph.tolerance.on(self._device), agreement)
+            if wrong is not None:
+                raise GoldenMismatch(
+                    f"model {self.bundle.title}: head {head!r} does not reproduce golden sample {row} over HTTP: "
+                    f"{wrong}"
+                )
 
 
 def example(bundle: Bundle, golden: Golden, row: int, **rest: Any) -> bytes:
@@ -102,4 +132,4 @@ def example(bundle: Bundle, golden: Golden, row: int, **rest: Any) -> bytes:
 def _value(spec: InputSpec, value: Array) -> Any:
     if isinstance(spec, ImageInput):
         return {"b64": base64.b64encode(encode_png(value, spec)).decode()}
-    return np.ascontiguousarray(value)
+    return np.asarray(value, order="C")  # not ascontiguousarray, which makes a list of a single number

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import run_polyhead
+from tests.once import once
 from tests.server import Running, serving
 
 
@@ -23,16 +24,14 @@ def server(digits_bundle: Path, wine: dict[str, Path]) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def smarthome_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reference model of text, by the whole recipe."""
-    folder = tmp_path_factory.mktemp("runs") / "smarthome"
-    run_polyhead("train", "smarthome", "--out", folder, timeout=1500)
-    return folder
+    return once(
+        tmp_path_factory, "runs/smarthome", lambda run: run_polyhead("train", "smarthome", "--out", run, timeout=1500)
+    )
 
 
 @pytest.fixture(scope="session")
 def smarthome_bundle(smarthome_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "smarthome"
-    run_polyhead("export", smarthome_run, "--out", folder)
-    return folder
+    return once(tmp_path_factory, "bundles/smarthome", lambda out: run_polyhead("export", smarthome_run, "--out", out))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import grpc
 import httpx
 import onnx
 import psutil
@@ -74,10 +75,35 @@ def test_no_model_can_be_registered_from_outside(server):
     assert response.status_code in (403, 405)
 
 
+def test_no_order_is_taken_by_grpc(server):
+    """Its ports are open, whatever TorchServe is told; without our class the first order would be followed."""
+    ports = {
+        connection.laddr.port
+        for process in server.family()
+        if "java" in process.name()
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    said = []
+    for order, asked in {
+        "UnregisterModel": b"\x0a\x06digits",
+        "ListModels": b"",
+        "DescribeModel": b"\x0a\x06digits",
+    }.items():
+        for port in ports:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                call = channel.unary_unary(f"/org.pytorch.serve.grpc.management.ManagementAPIsService/{order}")
+                with pytest.raises(grpc.RpcError) as refused:
+                    call(asked, timeout=10)
+                said.append(refused.value.code())
+    assert said.count(grpc.StatusCode.UNIMPLEMENTED) == 6, said  # three orders at both ports; others speak HTTP/1.1
+    assert server.http.get("/predictions/digits/1.0/openapi.json").status_code == 200
+
+
 def test_the_health_check_follows_the_models(server):
     command = ["python", "-m", "polyhead.serving.torchserve.health"]
     python = str(POLYHEAD.with_name("python"))
-    assert subprocess.run([python, *command[1:], server.management], check=False).returncode == 0
+    assert subprocess.run([python, *command[1:], server.side], check=False).returncode == 0
     down = subprocess.run([python, *command[1:], "http://127.0.0.1:9"], capture_output=True, text=True, check=False)
     assert down.returncode == 1
     assert "not ready" in down.stderr

@@ -108,13 +108,14 @@ def test_the_log_is_one_object_a_line(own):
     assert all("\n" not in line["time"] for line in lines)
     assert lines[0]["message"].startswith("starting TorchServe")
     assert {line["logger"] for line in lines} > {"polyhead.serve"}
-    assert lines[-1]["message"] == "stopping"
+    assert lines[-1]["message"].startswith("stopping: answering what was accepted")
 
 
 def test_the_page_is_for_this_machine_and_changes_nothing(server):
     launcher = psutil.Process(server.process.pid)
     listening = [c.laddr for c in launcher.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN]
-    assert [f"http://{address.ip}:{address.port}/metrics" for address in listening] == [server.metrics]
+    assert {f"http://{address.ip}:{address.port}" for address in listening} == {server.side, server.management}
+    assert server.metrics == f"{server.side}/metrics"
     assert server.metrics.startswith("http://127.0.0.1:")
-    assert httpx.post(server.metrics, trust_env=False).status_code == 501
+    assert httpx.post(server.metrics, trust_env=False).status_code == 405
     assert httpx.get(server.metrics.replace("/metrics", "/"), trust_env=False).status_code == 404

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.hot_path import BATCHES, Timing, measure, mlp, resnet
 
+pytestmark = pytest.mark.alone
+
 # The aim is 1.25 at a batch of 32 for a trunk of ResNet-18's size; small batches carry the fixed cost of a call alone.
 RESNET_BOUNDS = {1: 1.5, 8: 1.3, 32: 1.25, 64: 1.25}
 # Around a forward pass of a few microseconds a row everything shows: 3 to 5 were measured, at 6 us a request.

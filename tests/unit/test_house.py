@@ -54,6 +54,9 @@ def test_the_wheel_holds_the_configuration_and_the_type_markers(wheel):
     wanted = {"config.properties", "log4j2.xml"}
     assert {f"polyhead/serving/torchserve/{name}" for name in wanted} <= set(wheel)
     assert {f"polyhead/{package}/py.typed" for package in PACKAGES} <= set(wheel)
+    console = {f"polyhead/{path}" for path in tracked("serving/console") if path.suffix != ".py"}
+    assert len(console) > 10
+    assert console <= set(wheel)
 
 
 def test_the_configuration_inside_the_package_is_the_roots():

@@ -10,7 +10,8 @@ import pytest
 
 from tests.command import ROOT, run_polyhead
 
-VERBS = ("train", "export", "inspect", "verify", "report", "enrol", "package", "serve", "predict", "score", "bench")
+VERBS = ("train", "export", "inspect", "verify", "report", "enrol", "package", "serve", "deploy", "predict", "score")
+VERBS += ("bench",)
 
 
 @pytest.mark.parametrize("verb", VERBS)

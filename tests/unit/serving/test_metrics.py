@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import numpy as np
 import orjson
 import psutil
@@ -20,12 +19,12 @@ from polyhead.models.spec import ModelSpec
 from polyhead.models.tokenizer import Encoding
 from polyhead.serving import metrics
 from polyhead.serving.answers import HeadAnswers
-from polyhead.serving.errors import LaunchError
 from polyhead.serving.metrics import cells, collector
 from polyhead.serving.metrics.collector import Workers
 from polyhead.serving.metrics.drift import drift_of
 from polyhead.serving.metrics.families import NONE, Layout, value_bounds
 from polyhead.serving.metrics.page import MetricsPage
+from polyhead.serving.metrics.progress import Progress
 from polyhead.serving.prototypes import Prototypes
 from polyhead.serving.request import HttpRequest
 from polyhead.serving.responder import Responder
@@ -53,9 +52,8 @@ class Watched:
 
 def page(folder: Path) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every sample of the page by name and labels, `model` and `version` left out."""
-    with MetricsPage(0, folder, NOWHERE) as served:
-        text = httpx.get(served.url, trust_env=False).text
-    return samples(text)
+    with MetricsPage(folder, NOWHERE) as made:
+        return samples(made.text().decode())
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -219,11 +217,9 @@ def test_masks_and_vectors_are_not_counted():
 
 def test_the_page_tells_what_answers_and_what_is_installed(mlp, tmp_path):
     Watched(mlp, tmp_path)
-    with MetricsPage(0, tmp_path, NOWHERE) as served:
-        response = httpx.get(served.url, trust_env=False)
-        assert httpx.get(served.url + "x", trust_env=False).status_code == 404
-    assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    families = {family.name: family for family in text_string_to_metric_families(response.text)}
+    with MetricsPage(tmp_path, NOWHERE) as made:
+        text = made.text().decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
     (bundle,) = families["polyhead_bundle_info"].samples
     assert bundle.labels == {
         **{"model": "mlp", "version": "1.0", "bundle": mlp.bundle.digest[:12]},
@@ -354,8 +350,8 @@ def test_torchserves_own_page_stands_behind_ours(mlp, tmp_path):
     with HTTPServer(("127.0.0.1", 0), Handler) as theirs:
         thread = threading.Thread(target=theirs.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        with MetricsPage(0, tmp_path, f"http://127.0.0.1:{theirs.server_port}/metrics") as served:
-            text = httpx.get(served.url, trust_env=False).text
+        with MetricsPage(tmp_path, f"http://127.0.0.1:{theirs.server_port}/metrics") as made:
+            text = made.text().decode()
         theirs.shutdown()
         thread.join()
     found = samples(text)
@@ -363,11 +359,12 @@ def test_torchserves_own_page_stands_behind_ours(mlp, tmp_path):
     assert of(found, "torchserve_up") == 1
 
 
-def test_a_port_in_use_is_told(tmp_path):
-    with MetricsPage(0, tmp_path, NOWHERE) as served:
-        port = int(served.url.rpartition(":")[2].partition("/")[0])
-        with pytest.raises(LaunchError, match=f"port {port} on 127.0.0.1 cannot be bound"):
-            MetricsPage(port, tmp_path, NOWHERE)
+def test_progress_is_the_requests_that_a_version_has_answered(mlp, tmp_path):
+    progress, watched = Progress(tmp_path), Watched(mlp, tmp_path)
+    assert progress.answered(mlp.bundle) == 0
+    watched.ask({"instances": rows(3)}, {"instances": [[1, 2]]})
+    watched.ask({"instances": rows(2)})
+    assert progress.answered(mlp.bundle) == 3
 
 
 def test_where_nobody_asks_for_counts_there_are_none(mlp):

@@ -33,6 +33,14 @@ def test_management_and_metrics_follow_inference():
     assert len({port, port + 1, port + 2, *others}) == 6
 
 
+def test_behind_a_front_door_inference_has_a_port_of_its_own():
+    found = ports.addresses("127.0.0.1", 0, door=True)
+    known = (found.inference, found.management, found.metrics, found.grpc_inference, found.grpc_management)
+    assert len({*known, found.torchserve_metrics, found.behind}) == 7
+    assert found.torchserve_port == found.behind
+    assert ports.addresses("127.0.0.1", 0).behind == 0
+
+
 def test_port_0_takes_six_different_ports():
     found = ports.addresses("127.0.0.1", 0)
     known = {found.inference, found.management, found.metrics}

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from polyhead.serving.errors import LaunchError
-from polyhead.serving.settings import Settings, available_cores
+from polyhead.serving.settings import ServiceSettings, Settings, available_cores
 
 
 def test_settings_are_read_and_the_rest_are_defaults():
@@ -92,6 +92,18 @@ def test_switches_may_come_as_text(key: str, text: object, value: bool):
     assert getattr(Settings.parse({key: text}, "here"), key) is value
     with pytest.raises(LaunchError, match=f"^here: {key}: "):
         Settings.parse({key: "perhaps"}, "here")
+
+
+def test_versions_that_are_the_defaults_are_read():
+    found = ServiceSettings.parse({"defaults": "digits/1.0,smart-home/2.1rc1"}, "here")
+    assert found.default_titles == ["digits/1.0", "smart-home/2.1rc1"]
+    assert ServiceSettings.parse({"defaults": ""}, "here").default_titles == []
+
+
+@pytest.mark.parametrize("text", ["digits", "digits/", "/1.0", "digits/1.0,", "digits/1.0, other/2", "a/b/c"])
+def test_what_names_no_version_is_no_default(text: str):
+    with pytest.raises(LaunchError, match=r"^here: defaults: "):
+        ServiceSettings.parse({"defaults": text}, "here")
 
 
 def test_settings_cannot_be_changed():

@@ -1,0 +1,1 @@
+"""The front door: nginx before TorchServe, the one thing that the network reaches."""

@@ -1,0 +1,1 @@
+"""The side server: health, metadata, metrics, documents, the console and the control of one running server."""
