@@ -51,11 +51,12 @@ check: setup ## ruff, mypy strict, import contracts
 	@$(BIN)/lint-imports
 
 test: setup ## every test, warnings are errors
-	@# A file's tests stay in one process; processes that share the cores compute with one thread each.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n $(JOBS) --dist loadfile
-	@# Then real servers, and last what measures time, with nothing beside it.
-	@$(BIN)/python -m pytest tests --ignore tests/unit -m 'not alone' -n $(JOBS) --dist loadfile
-	@$(BIN)/python -m pytest tests --ignore tests/unit -m alone
+	@# A file's tests stay in one process; processes that share the cores compute with one thread each. Then real
+	@# servers, and last what measures time, with nothing beside it. Models are trained once for all three.
+	@shared=$$(mktemp -d) && trap 'rm -rf "$$shared"' EXIT && export POLYHEAD_TEST_SHARED="$$shared" && \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n $(JOBS) --dist loadfile && \
+	$(BIN)/python -m pytest tests --ignore tests/unit -m 'not alone' -n $(JOBS) --dist loadfile && \
+	$(BIN)/python -m pytest tests --ignore tests/unit -m alone
 
 container-test: setup ## the image: built from the tree on a base made by debootstrap, run, scanned, stopped (root, buildah)
 	@for program in buildah crun debootstrap nmap; do command -v $$program >/dev/null || \

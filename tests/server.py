@@ -46,10 +46,14 @@ class Running:
         self.process.send_signal(number)
         status = self.process.wait(30)
         _, alive = psutil.wait_procs(family, timeout=15)
+        self.close()
+        return status, alive
+
+    def close(self) -> None:
+        """Give back what this process holds of a server that has ended."""
         self.http.close()
         self.process.stdout.close()
         self.process.stderr.close()
-        return status, alive
 
 
 def start(bundles: Sequence[Path], *flags: str) -> Running:
@@ -80,6 +84,8 @@ def serving(bundles: Sequence[Path], *flags: str) -> Iterator[Running]:
             status, alive = running.stop()
             assert status == 0
             assert alive == []
+        else:  # the test has ended it
+            running.close()
 
 
 def eventually(condition, seconds: float = 15.0) -> bool:

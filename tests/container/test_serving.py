@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from polyhead.serving.torchserve.readiness import example
 from tests.command import run_polyhead
 from tests.container.conftest import opened
 from tests.container.sandbox import Container, Image
+from tests.e2e.browser import chromium
+from tests.screenshots import SETTLE, Camera
 
 WARM_SECONDS = 10.0
 
@@ -275,3 +278,13 @@ def test_an_image_with_a_bundle_inside_serves_it(image, start, models):
         assert container.stop() == 0
     finally:
         baked.close()
+
+
+def test_the_console_that_it_serves_is_drawn_by_a_browser(running: Container, tmp_path: Path) -> None:
+    """Writes the pictures of docs/console.md: POLYHEAD_SCREENSHOTS=docs make container-test."""
+    folder = Path(os.environ.get("POLYHEAD_SCREENSHOTS", tmp_path)).resolve()
+    with chromium() as browser:
+        Camera(browser, str(running.http.base_url).rstrip("/"), folder, "", SETTLE).take()
+    taken = {path.stem: path.stat().st_size for path in folder.glob("console-*.png")}
+    assert {"console-digits-light", "console-smarthome-dark", "console-smarthome-phone", "console-docs"} <= set(taken)
+    assert min(taken.values()) > 10_000, taken  # an empty page has 3 KB

@@ -25,8 +25,6 @@ from polyhead.serving.client import Client
 from tests.e2e.doors import require_nginx
 from tests.server import Running, eventually, serving
 
-pytestmark = pytest.mark.alone
-
 LONG = "POLYHEAD_WORKER_KILLS"
 KILLS = int(os.environ.get(LONG, "2"))
 CLIENTS = 6

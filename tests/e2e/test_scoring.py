@@ -174,15 +174,19 @@ def test_the_command_says_what_it_did(wine, table, quiet, tmp_path):
 def test_a_driver_that_ends_too_early_is_gone_on_with(wine, table, quiet, tmp_path, number):
     out = tmp_path / "out"
     command = ["score", wine["bundle"], table, out, "--unit-rows", 2000, *CPU]
-    process = subprocess.Popen(
-        [str(POLYHEAD), *map(str, command)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert eventually(lambda: len(list(out.glob("_polyhead/receipts/*.json"))) >= 2, 60)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    for _ in range(5):
+        shutil.rmtree(out, ignore_errors=True)  # on a busy machine the signal may have come too late
+        process = subprocess.Popen(
+            [str(POLYHEAD), *map(str, command)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert eventually(lambda: len(list(out.glob("_polyhead/receipts/*.json"))) >= 2, 60)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        if process.returncode != 0:
+            break
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert said.splitlines()[-1].endswith("the same command with --resume goes on")

@@ -135,8 +135,8 @@ def test_a_worker_of_nginx_that_dies_leaves_no_room_taken(opened):
             os.kill(worker.pid, signal.SIGKILL)
         assert all(isinstance(each.exception(), httpx.HTTPError) for each in lost)
     hold.set()
-    assert eventually(lambda: ask(one) == 200, 5), one.lines
-    assert [ask(one) for _ in range(4)] == [200] * 4
+    # The worker that stood in until the reload may still take one of the next; then all have room again.
+    assert eventually(lambda: [ask(one) for _ in range(4)] == [200] * 4, 5), one.lines
     assert one.door.exit_code() is None
 
 
