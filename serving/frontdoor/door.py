@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
@@ -26,13 +25,13 @@ from polyhead.serving.frontdoor.nginx import Place, find_nginx, render
 from polyhead.serving.frontdoor.retired import Retired
 from polyhead.serving.frontdoor.settings import FrontDoorSettings
 from polyhead.serving.frontdoor.watch import Watch
+from polyhead.serving.parent import die_with_parent
 from polyhead.serving.settings import LogFormat
 
 __all__ = ["FrontDoor"]
 
 START_SECONDS = 10.0
 POLL_SECONDS = 0.02
-PR_SET_PDEATHSIG = 1
 CONF = "nginx.conf"
 CRASH = re.compile(r"worker process \d+ exited on signal")
 
@@ -176,7 +175,7 @@ class FrontDoor:
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches us alone, and one signal to the group reaches every worker
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -316,11 +315,6 @@ class FrontDoor:
         self.counts.close()
         if self._temporary != self.folder:
             shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def _die_with_parent() -> None:
-    """In the child: be told to stop when whoever started it is killed (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port(host: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from polyhead.serving.rayserve import cluster
+from polyhead.serving.raystart import last_line
 
 __all__ = ["Pulse"]
 
@@ -36,7 +36,7 @@ class Pulse:
                 self._ray.get(self._question)
                 self._question = None
         except self._ray.exceptions.RayError as error:
-            return f"the Ray cluster, or our part in it, has gone: {cluster.last_line(error)}"
+            return f"the Ray cluster, or our part in it, has gone: {last_line(error)}"
         if not answered and time.monotonic() - self._since > self._silence:
             return f"the Ray cluster has given no answer for {self._silence:g} s: is it there? ray status tells"
         return None

@@ -20,6 +20,7 @@ from polyhead.serving.rayserve import cluster
 from polyhead.serving.rayserve.plan import RayAddresses, RayPlan, bindable
 from polyhead.serving.rayserve.pulse import Pulse
 from polyhead.serving.rayserve.site import Site
+from polyhead.serving.raystart import last_line
 from polyhead.serving.served import Served
 from polyhead.serving.side.roster import in_order
 
@@ -107,7 +108,7 @@ class RayService:
             self._pulse = Pulse(self._ray, self._site)
         except self._ray.exceptions.RayError as error:
             self.stop()
-            raise LaunchError(f"Ray failed while the server started: {cluster.last_line(error)}") from None
+            raise LaunchError(f"Ray failed while the server started: {last_line(error)}") from None
         except BaseException:
             self.stop()
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
 import queue
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 from polyhead.serving.errors import PolyheadError
+from polyhead.serving.parent import die_with_parent
 from polyhead.serving.scoring.beats import Beats
 from polyhead.serving.scoring.errors import EngineLost
 from polyhead.serving.scoring.process import LOST
@@ -25,8 +25,6 @@ from polyhead.serving.scoring.storefaults import is_full, is_transient
 from polyhead.serving.scoring.task import Task
 
 __all__ = ["Scores", "attend"]
-
-PR_SET_PDEATHSIG = 1
 
 
 class Scores(Protocol):
@@ -44,7 +42,8 @@ def attend(open_worker: Callable[[Mapping[str, Any]], Scores]) -> None:
         open_worker: makes a worker of the first line.
     """
     said, page, words = map(int, sys.argv[-3:])
-    _die_with_parent()
+    # Also while something holds the interpreter and the input's end goes unseen.
+    die_with_parent(signal.SIGKILL)
     faulthandler.enable(words, all_threads=True)
     beats = Beats(page)
     lines = _lines()
@@ -97,9 +96,3 @@ def _failure(error: Exception) -> dict[str, Any]:
         kind, ours = "StoreFull", True
     text = " ".join(str(error).split()) or kind
     return {"error": text if ours else f"{kind}: {text}", "type": kind, "transient": is_transient(error)}
-
-
-def _die_with_parent() -> None:
-    """Be killed when the driver is, also while something holds the interpreter and the input's end goes unseen."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

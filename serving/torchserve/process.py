@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,10 +14,11 @@ from typing import IO
 
 import psutil
 
+from polyhead.serving.parent import die_with_parent
+
 __all__ = ["STOP_SECONDS", "Process"]
 
 STOP_SECONDS = 15.0  # to stop by itself, before it is killed
-PR_SET_PDEATHSIG = 1
 # What TorchServe 0.12.0 and its worker print when a worker ends while it loads; it would be restarted for minutes.
 WORKER_DIED = ("Backend worker process died.", "Load model failed: ", "Auto recovery failed again")
 
@@ -54,7 +54,7 @@ class Process:
             text=True,
             errors="replace",
             start_new_session=True,  # Ctrl-C reaches us alone, and one signal to the group reaches every worker
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         assert self._process.stdout is not None
         threading.Thread(target=self._pump, args=(self._process.stdout,), name="torchserve", daemon=True).start()
@@ -86,11 +86,6 @@ class Process:
                 process.kill()
                 process.wait()
         _kill_all(process.pid, family)
-
-
-def _die_with_parent() -> None:
-    """In the child: be told to stop when the launcher is killed, however it dies (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _family(pid: int) -> list[psutil.Process]:

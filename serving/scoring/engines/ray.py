@@ -6,13 +6,8 @@ very supervisor of the local engine, and what comes back is a receipt. Ray's own
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import signal
-import sys
-import tempfile
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +16,8 @@ from typing import Any
 import orjson
 
 from polyhead.serving.cores import available_cores
-from polyhead.serving.errors import DeviceUnavailable, PolyheadError, RuntimeUnavailable
+from polyhead.serving.errors import DeviceUnavailable, PolyheadError
+from polyhead.serving.raystart import LOCAL_ONLY, hushed, import_ray, last_line, own_signals, require_loopback
 from polyhead.serving.scoring.engines.base import Watch
 from polyhead.serving.scoring.engines.hello import environment, hello
 from polyhead.serving.scoring.errors import JobRefused, ScoringError
@@ -37,12 +33,9 @@ from polyhead.serving.scoring.units import Unit
 __all__ = ["RayEngine"]
 
 STORE_BYTES = 100 * 1024 * 1024  # of Ray's objects: tasks and receipts are all that goes through it
-# On Linux Ray takes "127.0.0.1" for a wish to be reached by other machines and listens on all addresses, its own being
-# the public one; with this, which it reads when it is imported, all its processes listen on the loopback alone.
-LOCAL_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Of every job of Ray Data it says on standard error that its actors may not be restarted, as if that were a failure.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-LOOPBACK = ("127.0.0.1", "::1")
+QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
+STDERR = 2  # what Ray itself writes to, whatever Python calls its standard error
 FAILURES = 3  # of Ray in a row
 MOST_BLOCKS = 10_000  # a block is a unit up to so many; Ray's driver keeps track of every one
 
@@ -80,7 +73,7 @@ class RayEngine:
                             yield receipt
                 except self._ray.exceptions.RayError as error:
                     failures += 1
-                    last = _last_line(error)
+                    last = last_line(error)
                     if failures == FAILURES:
                         raise ScoringError(
                             f"Ray failed {failures} times before a unit was done, at last with: {last}: "
@@ -143,39 +136,14 @@ class RayEngine:
         if self.address is None:
             own = {"address": "local", "num_cpus": available_cores(), "object_store_memory": STORE_BYTES}
             own["include_dashboard"] = False
-        with _hushed(), _own_signals():
+        with hushed(STDERR), own_signals():
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
         try:
             if self.address is None:
-                self._require_loopback()
+                require_loopback(f"import polyhead before ray, or set {LOCAL_ONLY}=0")
             yield
         finally:
             self._ray.shutdown()
-
-    def _require_loopback(self) -> None:
-        """What Ray starts here runs code for whoever reaches it.
-
-        Raises:
-            RuntimeUnavailable: it can be reached from other machines.
-        """
-        host = importlib.import_module("ray.util").get_node_ip_address()
-        if host not in LOOPBACK:
-            raise RuntimeUnavailable(
-                f"Ray listens on {host}, not on this machine alone: import polyhead before ray, or set {LOCAL_ONLY}=0"
-            )
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray has SIGTERM end the process in its own way when it starts; here it ends the job, cleanly."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Actor:
@@ -208,15 +176,7 @@ class _Actor:
 
 def _ray(local: bool) -> Any:
     """Ray, imported so that it keeps quiet: no reports to its maker, no progress bars, no word of its inner matters."""
-    for name, value in (QUIET | {LOCAL_ONLY: "0"} if local else QUIET).items():
-        os.environ.setdefault(name, value)
-    try:
-        ray = importlib.import_module("ray")
-        data = importlib.import_module("ray.data")
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            f"the engine 'ray' is not installed ({error.name} is missing): pip install 'polyhead[ray]'"
-        ) from None
+    ray, data = import_ray(["ray", "ray.data"], QUIET, local)
     with warnings.catch_warnings():  # of settings of its own that it says are deprecated
         warnings.simplefilter("ignore", DeprecationWarning)
         data.DataContext.get_current().enable_progress_bars = False
@@ -226,27 +186,3 @@ def _ray(local: bool) -> Any:
 
 def _text(plain: Mapping[str, Any]) -> str:
     return orjson.dumps(plain).decode()
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep standard error to ourselves, also from what is no Python; shown after all where something is raised."""
-    with tempfile.TemporaryFile() as kept:
-        sys.stderr.flush()
-        own = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            kept.seek(0)
-            os.write(own, kept.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(own, 2)
-            os.close(own)
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
