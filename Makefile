@@ -71,6 +71,7 @@ soak: setup ## the reliability tests for long: serving (two hours and a half), t
 		$(BIN)/python -m pytest -s tests/e2e/test_deploy.py tests/e2e/test_frontdoor.py
 	@POLYHEAD_SOAK_ROWS=1000000 POLYHEAD_KILLS=200 $(BIN)/python -m pytest \
 		tests/e2e/test_scoring_bad_rows.py tests/e2e/test_scoring_crashes.py
+	@POLYHEAD_SMARTHOME_EPOCHS=6 $(BIN)/python -m pytest tests/e2e/test_smarthome.py
 
 # The reference model, made again when the code that makes it changes.
 runs/digits/run.json: $(wildcard models/*.py models/*/*.py) | $(STAMP)

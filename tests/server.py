@@ -68,8 +68,10 @@ def start(bundles: Sequence[Path], *flags: str) -> Running:
     )
     line = process.stdout.readline()
     if not line:
-        status = process.wait(30)
-        raise AssertionError(f"polyhead serve ended with {status}:\n{process.stderr.read()}")
+        status, said = process.wait(30), process.stderr.read()
+        process.stdout.close()
+        process.stderr.close()
+        raise AssertionError(f"polyhead serve ended with {status}:\n{said}")
     return Running(process, json.loads(line))
 
 

@@ -293,9 +293,10 @@ def test_no_bundle_and_the_same_model_twice_are_refused(digits_bundle, tmp_path)
     assert "model digits/1.0 was given twice" in serve_fails(digits_bundle, again, "--port", 0)
 
 
-def test_torchscript_serves_the_same_labels(digits_bundle, server):
+def test_torchscript_serves_the_same_labels_out_of_a_folder_of_bundles(digits_bundle, server, tmp_path):
+    copy_bundle(digits_bundle, tmp_path / "digits")  # its own folder fills up while other tests make their models
     body = {"instances": [{"image": [[(r * c * 4) % 256 for c in range(8)] for r in range(8)]}]}
-    with serving([digits_bundle.parent], "--runtime", "torchscript") as other:
+    with serving([tmp_path], "--runtime", "torchscript") as other:
         assert other.ready["models"][0]["runtime"] == "torchscript"
         got = other.predict("digits", body).json()["predictions"][0]
     expected = server.predict("digits", body).json()["predictions"][0]

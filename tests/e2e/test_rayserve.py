@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -191,14 +192,15 @@ def test_a_client_cannot_have_ray_end_its_request_in_rays_words(on_ray: Running)
 
 
 def replicas(running: Running, model: str) -> list[psutil.Process]:
-    found = []
-    for process in running.family():
-        try:
-            if f"polyhead-{model}--" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+    """By their titles, in three looks: Ray writes a title anew for each call, and one may be missed while it does."""
+    found = set()
+    for _ in range(3):
+        for process in running.family():
+            with suppress(psutil.Error):
+                if f"polyhead-{model}--" in " ".join(process.cmdline()):
+                    found.add(process)
+        time.sleep(0.05)
+    return [process for process in found if process.is_running()]
 
 
 def test_a_killed_replica_costs_the_client_library_nothing(on_ray: Running) -> None:

@@ -1,4 +1,7 @@
-"""The reference model of text, from training to entities over HTTP: the whole road, with the whole recipe."""
+"""The reference model of text, from training to entities over HTTP: the whole road.
+
+`POLYHEAD_SMARTHOME_EPOCHS=6` for the whole recipe, whose figures README and docs/zoo.md tell.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 
 import pytest
 
+from polyhead.models.zoo.smarthome import MODEL
 from tests.command import run_polyhead
 from tests.server import Running
 
@@ -19,9 +23,10 @@ def ask(server: Running, *texts: str, **rest: object) -> list[dict[str, dict[str
 def test_wordings_rooms_and_persons_never_seen_are_understood(smarthome_run):
     record = json.loads((smarthome_run / "run.json").read_text())
     metrics = record["metrics"]
+    whole = record["recipe"]["max_epochs"] >= MODEL.recipe.max_epochs
     assert metrics["intent"]["accuracy"] >= 0.95
-    assert metrics["slots"]["span_f1"] >= 0.90
-    assert metrics["temperature"]["mae"] <= 0.5
+    assert metrics["slots"]["span_f1"] >= (0.90 if whole else 0.85)
+    assert metrics["temperature"]["mae"] <= (0.5 if whole else 0.7)
     assert metrics["device"]["f1"] >= 0.9
     assert metrics["sentence"]["nearest_neighbour_accuracy"] >= 0.9
 

@@ -54,9 +54,9 @@ def test_hidden_words_are_the_tokenizers_mask_token():
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Two epochs of scenes, exported."""
+    """One epoch of scenes, exported."""
     folder = tmp_path_factory.mktemp("scenes")
-    run_polyhead("train", "scenes", "--out", folder / "run", "--epochs", 2)
+    run_polyhead("train", "scenes", "--out", folder / "run", "--epochs", 1)
     bundle, _ = export(from_run(folder / "run"), folder / "bundle")
     return Responder(Engine.load(bundle, device="cpu"), Settings())
 
