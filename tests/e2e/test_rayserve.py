@@ -192,9 +192,9 @@ def test_a_client_cannot_have_ray_end_its_request_in_rays_words(on_ray: Running)
 
 
 def replicas(running: Running, model: str) -> list[psutil.Process]:
-    """By their titles, in three looks: Ray writes a title anew for each call, and one may be missed while it does."""
+    """By their titles, in a second of looks: while a replica has a call, Ray's title of it lacks the model's name."""
     found = set()
-    for _ in range(3):
+    for _ in range(20):
         for process in running.family():
             with suppress(psutil.Error):
                 if f"polyhead-{model}--" in " ".join(process.cmdline()):
