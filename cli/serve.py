@@ -17,6 +17,7 @@ from polyhead.cli.console import note, print_json, working
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import LaunchError
 from polyhead.serving.logs import configure, json_line
+from polyhead.serving.outlet import unstalled
 from polyhead.serving.shelf import find_bundles
 
 if TYPE_CHECKING:
@@ -99,26 +100,28 @@ def command(
     waits = {"probe_interval": probe_interval, "drain_delay": drain_delay, "drain_timeout": drain_timeout}
     service_settings = configuration.service_with(waits, "settings")
     front = configuration.front_with({"door": front_door}, "settings")
-    configure(settings.log_format)
-    in_json = settings.log_format == "json"
-    say = note_json if in_json else note
-    opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
-    plan = Plan(configuration, settings, service_settings, front, host, port, console, verbose, bundles)
-    placing = {"replicas": replicas, "min_replicas": min_replicas, "max_replicas": max_replicas}
-    with service_of(engine, opened, plan, address, placing) as service:
-        starting = f"starting {service.engine}"
-        if in_json:
-            say(starting)
-        with nullcontext() if in_json else working(starting):
-            try:
-                served = service.start(signals.stopping.is_set)
-            except LaunchError:
-                if not signals.stopping.is_set():
-                    raise
-                say("stopped before the server was ready")
-                return
-        announce(service, served, front, json, say)
-        run(service, signals, say)
+    # What Ray's processes print, they print themselves; and what it says while it starts must not come late.
+    with unstalled(settings.log_format) if engine == "torchserve" else nullcontext():
+        configure(settings.log_format)
+        in_json = settings.log_format == "json"
+        say = note_json if in_json else note
+        opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
+        plan = Plan(configuration, settings, service_settings, front, host, port, console, verbose, bundles)
+        placing = {"replicas": replicas, "min_replicas": min_replicas, "max_replicas": max_replicas}
+        with service_of(engine, opened, plan, address, placing) as service:
+            starting = f"starting {service.engine}"
+            if in_json:
+                say(starting)
+            with nullcontext() if in_json else working(starting):
+                try:
+                    served = service.start(signals.stopping.is_set)
+                except LaunchError:
+                    if not signals.stopping.is_set():
+                        raise
+                    say("stopped before the server was ready")
+                    return
+            announce(service, served, front, json, say)
+            run(service, signals, say)
 
 
 def service_of(

@@ -16,6 +16,8 @@ LOGGER = "polyhead.frontdoor"
 MOST = 20  # lines of nginx's own a second: whoever sends us bad requests must not fill a disk
 # 2026/11/21 22:00:00 [warn] 12#12: *5 an upstream response …
 LINE = re.compile(r"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(?P<level>\w+)\] \d+#\d+: (?:\*\d+ )?(?P<message>.*)$")
+# TorchServe resets the connection behind an answer of 400 and above, which has arrived by then; its own end we notice.
+USUAL = "(104: Connection reset by peer) while reading upstream"
 # What nginx puts at the end of a line; and what follows a path, up to a blank, which no address holds.
 SENT, QUERY = re.compile(r', (host|referrer): ".*$', re.DOTALL), re.compile(r"[?]\S*")
 LEVELS = {"warn": "warning", "crit": "critical", "alert": "critical", "emerg": "critical", "notice": "info"}
@@ -48,7 +50,7 @@ class LogLines:
 
     def error(self, line: str) -> None:
         """A line of nginx's error log, `cleaned`."""
-        if not self._room():
+        if USUAL in line or not self._room():
             return
         found = LINE.match(line)
         if found is None:

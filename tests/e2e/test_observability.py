@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import sys
+import termios
+from typing import IO
 
 import httpx
 import numpy as np
@@ -13,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from polyhead.serving.client import Client, Refused
+from tests.e2e.doors import require_nginx
 from tests.server import Running, eventually, serving
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
@@ -119,3 +124,19 @@ def test_the_page_is_for_this_machine_and_changes_nothing(server):
     assert server.metrics.startswith("http://127.0.0.1:")
     assert httpx.post(server.metrics, trust_env=False).status_code == 405
     assert httpx.get(server.metrics.replace("/metrics", "/"), trust_env=False).status_code == 404
+
+
+def test_a_log_that_nobody_reads_stops_nobody(digits_bundle):
+    """A pipe takes 64 KiB; behind it would wait the launcher, and behind that nginx and TorchServe."""
+    require_nginx()
+    body = {"instances": [{"image": [[0] * 8] * 8}], "heads": ["digit"]}
+    with serving([digits_bundle], "--front-door", "--access-log") as running:
+        for _ in range(600):  # of two lines, each of more than a hundred bytes
+            assert running.predict("digits", body).status_code == 200
+        assert running.http.get("/v2/health/ready").status_code == 200
+        assert waiting(running.process.stderr) >= 60_000
+
+
+def waiting(pipe: IO[str]) -> int:
+    """Bytes that lie in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
