@@ -82,6 +82,8 @@ class Outlet(io.TextIOBase):
     def close(self) -> None:
         """Pass on what waits, as far as a reader takes it within two seconds."""
         with self._changed:
+            if self._ended:  # also called when it is collected
+                return
             self._ended = True
             self._changed.notify()
         self._thread.join(CLOSE_SECONDS)
