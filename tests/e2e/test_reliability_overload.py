@@ -29,8 +29,10 @@ SECONDS = float(os.environ.get("POLYHEAD_OVERLOAD_SECONDS", "3"))
 GOODPUT = 0.95 if SECONDS >= 20 else 0.75
 PATIENCE = 10.0  # seconds after which a client has no use for an answer
 RECOVERY = 10.0
-QUEUE, BATCH = 8, 4
-CLIENTS = 2 * BATCH  # that wait for their answers: a batch in work and the next one, so that none is refused
+BATCH = 4
+CLIENTS = 2 * BATCH  # that wait for their answers: a batch in work and the next one
+# None of them is refused, also where a batch's clients ask again before the next one is taken, and beside probes.
+QUEUE = CLIENTS + 2
 JSON = "application/json"
 # Heavy enough that one core carries tens of requests a second, and the generator has next to nothing to do.
 BODY = json.dumps(
