@@ -1,7 +1,8 @@
 """Requests at a constant rate, whatever the server does: a client that waits for answers goes easy on a slow server.
 
 `python -m tests.e2e.openloop URL RATE SECONDS PATIENCE MEDIA_TYPE < BODY` prints one JSON list per request: when it was
-due, when it was over (seconds from the first one), the status (0: no answer in time), and the Retry-After.
+due, when it was over (seconds from the first one), the status (0: no answer in time; -1: the connection broke), and the
+Retry-After.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from tests.command import ROOT
+
+IDLE_SECONDS = 5.0  # that a connection is kept; a server may end one that has been idle for longer as we write to it
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -60,7 +63,7 @@ class Generator:
         self._patience = patience
         head = f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: {media_type}\r\n"
         self._request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-        self._idle: list[Connection] = []
+        self._idle: list[tuple[float, Connection]] = []  # since when
 
     async def run(self, rate: float, seconds: float) -> list[Outcome]:
         begin = time.monotonic()
@@ -76,12 +79,14 @@ class Generator:
         try:
             async with asyncio.timeout(max(0.001, begin + due + self._patience - time.monotonic())):
                 status, retry = await self._exchange()
-        except (TimeoutError, OSError, EOFError, ValueError):
+        except TimeoutError:
             pass
+        except (OSError, EOFError, ValueError):
+            status = -1
         return Outcome(due, time.monotonic() - begin, status, retry)
 
     async def _exchange(self) -> tuple[int, str | None]:
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._where)
+        reader, writer = self._kept() or await asyncio.open_connection(*self._where)
         try:
             writer.write(self._request)
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -94,8 +99,20 @@ class Generator:
         if headers.get("connection", "").lower() == "close":
             writer.close()
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((time.monotonic(), (reader, writer)))
         return int(head.split(" ", 2)[1]), headers.get("retry-after")
+
+    def _kept(self) -> Connection | None:
+        """The connection that was used last, if it is fresh; older ones are closed."""
+        if not self._idle:
+            return None
+        since, found = self._idle.pop()
+        if time.monotonic() - since < IDLE_SECONDS and not found[0].at_eof():
+            return found
+        for _, (_, writer) in [*self._idle, (since, found)]:
+            writer.close()
+        self._idle.clear()
+        return None
 
 
 def main(arguments: Sequence[str]) -> None:
