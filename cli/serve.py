@@ -109,19 +109,10 @@ def command(
         plan = Plan(configuration, settings, service_settings, front, host, port, console, verbose, bundles)
         placing = {"replicas": replicas, "min_replicas": min_replicas, "max_replicas": max_replicas}
         with service_of(engine, opened, plan, address, placing) as service:
-            starting = f"starting {service.engine}"
-            if in_json:
-                say(starting)
-            with nullcontext() if in_json else working(starting):
-                try:
-                    served = service.start(signals.stopping.is_set)
-                except LaunchError:
-                    if not signals.stopping.is_set():
-                        raise
-                    say("stopped before the server was ready")
-                    return
-            announce(service, served, front, json, say)
-            run(service, signals, say)
+            served = started(service, signals, in_json, say)
+            if served is not None:
+                announce(service, served, front, json, say)
+                run(service, signals, say)
 
 
 def service_of(
@@ -145,6 +136,27 @@ def service_of(
     from polyhead.serving.rayserve.service import serve_on_ray
 
     return serve_on_ray(opened, plan, address, replicas, note)
+
+
+def started(
+    service: Service | RayService, signals: Signals, in_json: bool, say: Callable[[str], None]
+) -> Sequence[Served] | None:
+    """What a server serves once it is ready; None where a signal came first.
+
+    Raises:
+        LaunchError: it cannot start.
+    """
+    starting = f"starting {service.engine}"
+    if in_json:
+        say(starting)
+    with nullcontext() if in_json else working(starting):
+        try:
+            return service.start(signals.stopping.is_set)
+        except LaunchError:
+            if not signals.stopping.is_set():
+                raise
+            say("stopped before the server was ready")
+            return None
 
 
 class Signals:

@@ -75,14 +75,13 @@ class Generator:
         return await asyncio.gather(*tasks)
 
     async def _once(self, begin: float, due: float) -> Outcome:
-        status, retry = 0, None
         try:
             async with asyncio.timeout(max(0.001, begin + due + self._patience - time.monotonic())):
                 status, retry = await self._exchange()
         except TimeoutError:
-            pass
+            status, retry = 0, None
         except (OSError, EOFError, ValueError):
-            status = -1
+            status, retry = -1, None
         return Outcome(due, time.monotonic() - begin, status, retry)
 
     async def _exchange(self) -> tuple[int, str | None]:
@@ -103,15 +102,12 @@ class Generator:
         return int(head.split(" ", 2)[1]), headers.get("retry-after")
 
     def _kept(self) -> Connection | None:
-        """The connection that was used last, if it is fresh; older ones are closed."""
-        if not self._idle:
-            return None
-        since, found = self._idle.pop()
-        if time.monotonic() - since < IDLE_SECONDS and not found[0].at_eof():
-            return found
-        for _, (_, writer) in [*self._idle, (since, found)]:
+        """The connection that was used last and may still be; those that may not are closed."""
+        while self._idle:
+            since, (reader, writer) = self._idle.pop()
+            if time.monotonic() - since < IDLE_SECONDS and not reader.at_eof():
+                return reader, writer
             writer.close()
-        self._idle.clear()
         return None
 
 
