@@ -17,10 +17,12 @@ from polyhead.cli.console import note, print_json, working
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import LaunchError
 from polyhead.serving.logs import configure, json_line
-from polyhead.serving.outlet import unstalled
+from polyhead.serving.outlet import LostLines, unstalled
 from polyhead.serving.shelf import find_bundles
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
     from polyhead.serving.frontdoor.settings import FrontDoorSettings
     from polyhead.serving.rayserve.service import RayService
     from polyhead.serving.served import Served
@@ -101,14 +103,15 @@ def command(
     service_settings = configuration.service_with(waits, "settings")
     front = configuration.front_with({"door": front_door}, "settings")
     # What Ray's processes print, they print themselves; and what it says while it starts must not come late.
-    with unstalled(settings.log_format) if engine == "torchserve" else nullcontext():
+    with unstalled(settings.log_format) if engine == "torchserve" else nullcontext() as outlet:
         configure(settings.log_format)
         in_json = settings.log_format == "json"
         say = note_json if in_json else note
         opened = [Bundle.open(folder) for folder in find_bundles(bundles)]
         plan = Plan(configuration, settings, service_settings, front, host, port, console, verbose, bundles)
         placing = {"replicas": replicas, "min_replicas": min_replicas, "max_replicas": max_replicas}
-        with service_of(engine, opened, plan, address, placing) as service:
+        families = [] if outlet is None else [LostLines(outlet)]
+        with service_of(engine, opened, plan, address, placing, families) as service:
             served = started(service, signals, in_json, say)
             if served is not None:
                 announce(service, served, front, json, say)
@@ -116,7 +119,12 @@ def command(
 
 
 def service_of(
-    engine: str, opened: Sequence[Bundle], plan: Plan, address: str | None, replicas: Mapping[str, int | None]
+    engine: str,
+    opened: Sequence[Bundle],
+    plan: Plan,
+    address: str | None,
+    replicas: Mapping[str, int | None],
+    families: Sequence[Collector] = (),
 ) -> Service | RayService:
     """The server of an engine, not started.
 
@@ -130,7 +138,7 @@ def service_of(
             raise LaunchError(f"--{foreign.replace('_', '-')} is for Ray: add --engine ray, or drop it")
         from polyhead.serving.torchserve.service import Service
 
-        return Service(opened, plan, log=note)
+        return Service(opened, plan, note, families)
     if engine != "ray":
         raise LaunchError(f"engine {engine!r} is not known: give torchserve or ray")
     from polyhead.serving.rayserve.service import serve_on_ray

@@ -15,10 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO, cast
 
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
 from polyhead.serving.logs import json_line
 from polyhead.serving.settings import LogFormat
 
-__all__ = ["Outlet", "unstalled"]
+__all__ = ["LostLines", "Outlet", "unstalled"]
 
 MOST = 4 * 1024 * 1024  # characters that wait to be written
 CLOSE_SECONDS = 2.0  # for what still waits, when the server ends
@@ -41,6 +45,7 @@ class Outlet(io.TextIOBase):
         self._descriptor = stream.fileno()
         self._waiting: list[str] = []
         self._size = self._lost = 0
+        self.lost = 0  # lines that were left out, in all
         self._ended = self._broken = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._pass_on, name="outlet", daemon=True)
@@ -69,6 +74,7 @@ class Outlet(io.TextIOBase):
             if not self._ended:
                 if self._broken or (self._waiting and self._size + len(text) > self._most):
                     self._lost += 1
+                    self.lost += 1
                 else:
                     self._waiting.append(text)
                     self._size += len(text)
@@ -121,20 +127,32 @@ class Outlet(io.TextIOBase):
         return (json_line(text, "warning") if self._format == "json" else text) + "\n"
 
 
+class LostLines(Collector):
+    """How many lines an outlet has left out, for the page of metrics."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+
+    def collect(self) -> Iterator[Metric]:
+        """One counter."""
+        text = "Lines of the log that were left out, as nobody read them in time"
+        yield CounterMetricFamily("polyhead_log_lines_lost", text, value=self._outlet.lost)
+
+
 @contextmanager
-def unstalled(log_format: LogFormat) -> Iterator[None]:
+def unstalled(log_format: LogFormat) -> Iterator[Outlet | None]:
     """Have `sys.stderr` be an outlet for a while; one without a descriptor, as in memory, stays as it is."""
     stream = sys.stderr
     try:
         stream.fileno()
     except (OSError, ValueError, AttributeError):
-        yield
+        yield None
         return
     stream.flush()
     outlet = Outlet(stream, log_format)
     sys.stderr = cast(TextIO, outlet)
     try:
-        yield
+        yield outlet
     finally:
         sys.stderr = stream
         outlet.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+from prometheus_client.registry import Collector
 
 from polyhead.serving.bundle import Bundle
 from polyhead.serving.errors import LaunchError
@@ -74,12 +75,19 @@ class Service:
         bundles: opened bundles, each of another name or version; of each name the highest version is the default.
         plan: how to run.
         log: told every line of the log once the server is ready.
+        families: of the page of metrics, besides the server's own.
 
     Raises:
         LaunchError: two bundles are one model, a port is taken, Java, TorchServe or nginx is missing.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], plan: Plan, log: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        plan: Plan,
+        log: Callable[[str], None] = lambda _: None,
+        families: Sequence[Collector] = (),
+    ) -> None:
         self.plan, self.settings, self.roster = plan, plan.settings, Roster()
         lines = Lines(log) if plan.settings.log_format == "json" else log
         self.addresses = addresses = ports.addresses(plan.host, plan.port, plan.front.door)
@@ -96,7 +104,7 @@ class Service:
         self._page = MetricsPage(
             self._server.counts,
             addresses.torchserve_metrics_url,
-            [self._prober, *([] if self._door is None else [self._door.counts])],
+            [self._prober, *([] if self._door is None else [self._door.counts]), *families],
         )
         self._deployer = Deployer(
             self._server,

@@ -135,6 +135,7 @@ def test_a_log_that_nobody_reads_stops_nobody(digits_bundle):
             assert running.predict("digits", body).status_code == 200
         assert running.http.get("/v2/health/ready").status_code == 200
         assert waiting(running.process.stderr) >= 60_000
+        assert "\npolyhead_log_lines_lost_total 0.0\n" in running.http.get("/metrics").text  # so few wait in memory
 
 
 def waiting(pipe: IO[str]) -> int:

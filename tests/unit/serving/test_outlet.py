@@ -7,9 +7,10 @@ import sys
 import time
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from polyhead.serving import outlet
-from polyhead.serving.outlet import Outlet, unstalled
+from polyhead.serving.outlet import LostLines, Outlet, unstalled
 from tests.server import eventually
 
 
@@ -28,12 +29,19 @@ def read_lines(reader, last):
     return lines
 
 
+def page_of(stream):
+    registry = CollectorRegistry()
+    registry.register(LostLines(stream))
+    return generate_latest(registry).decode().splitlines()[-1]
+
+
 def test_what_is_written_comes_out_in_order(pipe):
     reader, writer = pipe
     with Outlet(writer) as stream:
         for number in range(1000):
             stream.write(f"line {number}\n")
         assert read_lines(reader, "line 999") == [f"line {number}" for number in range(1000)]
+        assert page_of(stream) == "polyhead_log_lines_lost_total 0.0"
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -56,6 +64,7 @@ def test_a_reader_that_stands_still_costs_lines_and_no_time(pipe, log_format):
             else:
                 came.append(int(line))
         assert lost > 2000
+        assert page_of(stream) == f"polyhead_log_lines_lost_total {lost}.0"
         assert came == sorted(set(came))
         stream.write("again\n")
         assert read_lines(reader, "again") == ["again"]
