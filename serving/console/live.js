@@ -12,6 +12,7 @@ const KEPT = 90; // readings in a sparkline: three minutes
 const ROOM = 30; // and at least so much room, however few there are yet
 const MEAN = 5; // readings that a written figure is the mean over
 const SHOWN = 4; // labels of a head that are written out
+const TILES = ["Requests", "Batch", "Work per batch", "Queue", "Failures", "Workers"];
 
 /** Reads the page while the tab is seen, and tells who wants to know. */
 export class Readings {
@@ -63,38 +64,38 @@ export class Readings {
   }
 }
 
-/** The figures of one model, above its form. */
+/** The figures of one model, above its form: of the same height from the beginning, so that they move nothing below them. */
 export class Strip {
   constructor() {
     this.node = el("div", { class: "strip", role: "group", "aria-label": "live figures" });
   }
 
   show(readings, { name, version }) {
-    const now = readings.recent(name, version);
-    if (!readings.last) {
-      replace(this.node, el("p", { class: "hint" },
-        readings.trouble ? `No live figures: ${readings.trouble.message}` : "Reading metrics…"));
+    const { last, trouble } = readings;
+    if (!last) {
+      replace(this.node, TILES.map((title) => tile(title, "–", trouble ? "–" : "reading metrics…", [])),
+        trouble ? el("p", { class: "hint trouble" }, `No live figures: ${trouble.message}`) : null);
       return;
     }
+    const now = readings.recent(name, version);
     const history = readings.history(name, version);
     const of = (key) => history.map((one) => one[key]);
-    const { last } = readings;
     const labels = { model: name, version };
     const workers = last.sum("polyhead_workers", labels);
     const starts = last.sum("polyhead_worker_starts_total", labels) ?? workers;
     const deaths = workers === null ? null : Math.max(0, starts - workers);
     const memory = last.sum("polyhead_worker_resident_memory_bytes", labels);
-    replace(this.node,
-      tile("Requests", rate(now?.requests), now?.rows == null ? "of the last ten seconds" : `${rate(now.rows)} rows`,
-        of("requests")),
-      tile("Batch", short(now?.batchRows), now?.batchRequests ? `rows, ${short(now.batchRequests)} requests` : "none lately",
-        of("batchRows")),
-      tile("Work per batch", duration(now?.work), stages(now?.stages), of("work")),
-      tile("Queue", duration(now?.queue), "mean wait, with the batch's delay", of("queue")),
-      tile("Failures", rate(now?.failures), failures(last, labels), of("failures"), now?.failures > 0),
-      tile("Workers", workers ?? "–", [deaths ? counted(deaths, "restart") : "no restarts", memory && bytes(memory)]
-        .filter(Boolean).join(" · "), [], deaths > 0),
-      readings.trouble ? el("p", { class: "hint stale" }, `Stale: ${readings.trouble.message}`) : null);
+    const shown = [
+      [rate(now?.requests), now?.rows == null ? "of the last ten seconds" : `${rate(now.rows)} rows`, of("requests")],
+      [short(now?.batchRows), now?.batchRequests ? `rows, ${short(now.batchRequests)} requests` : "none lately", of("batchRows")],
+      [duration(now?.work), stages(now?.stages), of("work")],
+      [duration(now?.queue), "mean wait, with the batch's delay", of("queue")],
+      [rate(now?.failures), failures(last, labels), of("failures"), now?.failures > 0],
+      [workers ?? "–", [deaths ? counted(deaths, "restart") : "no restarts", memory && bytes(memory)]
+        .filter(Boolean).join(" · "), [], deaths > 0],
+    ];
+    replace(this.node, TILES.map((title, index) => tile(title, ...shown[index])),
+      trouble ? el("p", { class: "hint trouble" }, `Stale: ${trouble.message}`) : null);
   }
 }
 

@@ -452,6 +452,35 @@ def test_where_there_is_no_room_it_waits_as_told_and_asks_again(open_page):
     assert 0.5 < time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("width", [1360, 1000])
+def test_figures_that_come_late_or_not_at_all_move_nothing_that_is_drawn_on(open_page, width):
+    page = open_page("#digits/1.0", viewport={"width": width, "height": 900})
+    held = []
+    page.route("**/metrics", lambda route: held.append(route))
+    page.reload()
+    canvas, workers = page.locator("canvas.drawing"), page.locator(".tile", has_text="Workers").locator(".figure")
+    place = canvas.bounding_box()
+    expect(workers).to_have_text("–")
+    until(lambda: held, page)
+    held.pop().continue_()
+    expect(workers).to_have_text("1")
+    assert canvas.bounding_box() == place
+    for trouble in ("Stale: Service Unavailable", "No live figures: Service Unavailable"):
+        until(lambda: held, page)
+        held.pop().fulfill(status=503, body="")
+        expect(page.locator(".strip .trouble")).to_have_text(trouble)
+        assert canvas.bounding_box() == place
+        page.reload()
+
+
+def until(true: Callable[[], object], page: Page) -> None:
+    """Let the page run until something is so."""
+    end = time.monotonic() + WAIT / 1000
+    while not true():
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
+
+
 def test_the_figures_are_those_of_the_metrics_page_and_rest_while_nobody_looks(open_page, running):
     page = open_page("#wine/1.0")
     figure = page.locator('.tile:has(.title:text-is("Requests")) .figure')
