@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,17 +42,3 @@ def smarthome_bundle(smarthome_run: Path, tmp_path_factory: pytest.TempPathFacto
 def smarthome(smarthome_bundle: Path) -> Iterator[Running]:
     with serving([smarthome_bundle], "--max-batch-delay", "50", "--max-batch-size", "32") as running:
         yield running
-
-
-@pytest.fixture
-def unused_ports() -> Callable[[int], list[int]]:
-    """Distinct TCP ports that nobody listens on."""
-
-    def choose(count: int) -> list[int]:
-        with ExitStack() as stack:
-            probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-            for probe in probes:
-                probe.bind(("127.0.0.1", 0))
-            return [probe.getsockname()[1] for probe in probes]
-
-    return choose

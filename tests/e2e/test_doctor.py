@@ -15,6 +15,7 @@ import pytest
 from polyhead.serving.errors import LaunchError
 from polyhead.serving.frontdoor.nginx import find_nginx
 from tests.command import POLYHEAD, run_polyhead, without_java
+from tests.freeports import free_ports
 from tests.server import Running
 
 
@@ -33,9 +34,9 @@ def examined(*arguments: object, expect: int = 0, **options: Any) -> dict[str, l
 
 
 @pytest.fixture
-def port(unused_ports) -> int:
-    """One with two free ones behind it, as good as always."""
-    return unused_ports(1)[0]
+def port() -> int:
+    """One with two free ones behind it."""
+    return free_ports()[0]
 
 
 def test_a_server_that_serves_is_told_of_with_every_model(server: Running, digits_bundle):

@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tests.command import POLYHEAD, ROOT, run_polyhead, without_java
+from tests.freeports import free_ports
 from tests.server import eventually, serving, start
 
 
@@ -149,10 +150,7 @@ def test_a_signal_while_starting_stops_at_once(digits_bundle):
 
 
 def test_the_printed_curl_line_works(digits_bundle):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with popen(digits_bundle, "--port", str(port)) as process:
+    with popen(digits_bundle, "--port", str(free_ports()[0])) as process:
         try:
             line = process.stdout.readline()
             arguments = shlex.split(line)

@@ -8,25 +8,11 @@ import pytest
 
 from polyhead.serving.errors import LaunchError
 from polyhead.serving.torchserve import ports
-
-
-def free_block() -> int:
-    """A port with the two after it free."""
-    while True:
-        with socket.socket() as first:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-        try:
-            for offset in range(3):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return port
+from tests.freeports import free_ports
 
 
 def test_management_and_metrics_follow_inference():
-    port = free_block()
+    port = free_ports()[0]
     found = ports.addresses("127.0.0.1", port)
     assert (found.inference, found.management, found.metrics) == (port, port + 1, port + 2)
     others = {found.grpc_inference, found.grpc_management, found.torchserve_metrics}
@@ -49,7 +35,7 @@ def test_port_0_takes_six_different_ports():
 
 @pytest.mark.parametrize("offset", [0, 1, 2])
 def test_each_port_that_is_in_use_is_named(offset):
-    port = free_block()
+    port = free_ports()[0]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port + offset))
         taken.listen()
