@@ -44,7 +44,7 @@ class Outlet(io.TextIOBase):
         self._stream, self._format, self._most = stream, log_format, most
         self._descriptor = stream.fileno()
         self._waiting: list[str] = []
-        self._size = self._lost = 0
+        self._size = self._untold = 0  # characters that wait; lines that were left out, and no line has said so yet
         self.lost = 0  # lines that were left out, in all
         self._ended = self._broken = False
         self._changed = threading.Condition()
@@ -73,7 +73,7 @@ class Outlet(io.TextIOBase):
         with self._changed:
             if not self._ended:
                 if self._broken or (self._waiting and self._size + len(text) > self._most):
-                    self._lost += 1
+                    self._untold += 1
                     self.lost += 1
                 else:
                     self._waiting.append(text)
@@ -100,11 +100,11 @@ class Outlet(io.TextIOBase):
                 self._changed.wait_for(lambda: self._waiting or self._ended)
                 if not self._waiting:
                     return
-                text, lost = "".join(self._waiting), self._lost
+                text, untold = "".join(self._waiting), self._untold
                 self._waiting.clear()
-                self._size = self._lost = 0
-            if lost:
-                text += self._told(lost)
+                self._size = self._untold = 0
+            if untold:
+                text += self._told(untold)
             try:
                 self._put(text.encode("utf-8", "backslashreplace"))
             except OSError:  # the reader is gone for good; the server is not there for its log

@@ -72,6 +72,14 @@ def asked(page: Page) -> tuple[dict, dict]:
     return json.loads(response.request.post_data), response.json()
 
 
+def until(true: Callable[[], object], page: Page) -> None:
+    """Let the page run until something is so."""
+    end = time.monotonic() + WAIT / 1000
+    while not true():
+        assert time.monotonic() < end
+        page.wait_for_timeout(20)
+
+
 def over_http(running: Running, model: str, request: dict) -> list[dict]:
     response = running.predict(model, request)
     assert response.status_code == 200, response.text
@@ -300,8 +308,7 @@ def test_the_model_that_is_named_last_stays_however_late_others_come(open_page):
     held = []
     page.route("**/v2/models/wine/**", lambda route: held.append(route))
     page.evaluate("location.hash = 'wine/1.0'")
-    while not held:
-        page.wait_for_timeout(20)
+    until(lambda: held, page)
     page.evaluate("location.hash = 'mixed/1.0'")
     expect(page).to_have_title("mixed 1.0 · Polyhead")
     with page.expect_response("**/v2/models/wine/**"):
@@ -471,14 +478,6 @@ def test_figures_that_come_late_or_not_at_all_move_nothing_that_is_drawn_on(open
         expect(page.locator(".strip .trouble")).to_have_text(trouble)
         assert canvas.bounding_box() == place
         page.reload()
-
-
-def until(true: Callable[[], object], page: Page) -> None:
-    """Let the page run until something is so."""
-    end = time.monotonic() + WAIT / 1000
-    while not true():
-        assert time.monotonic() < end
-        page.wait_for_timeout(20)
 
 
 def test_the_figures_are_those_of_the_metrics_page_and_rest_while_nobody_looks(open_page, running):

@@ -14,6 +14,7 @@ import pytest
 from polyhead.serving.client import Client, ServerError
 from polyhead.serving.errors import InternalError, PolyheadError, UnknownHead
 from polyhead.serving.protocol.json import encode_error
+from tests.freeports import free_ports
 
 
 @dataclass
@@ -139,14 +140,8 @@ def test_an_error_is_told_with_status_and_place(status: int, body: bytes, messag
             assert error.body == (orjson.loads(body) if body.startswith(b"{") else {})
 
 
-def _closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def test_a_refused_connection_is_told_with_what_to_do():
-    url = f"http://127.0.0.1:{_closed_port()}"
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
     with Client(url, retries=0) as client, pytest.raises(ServerError) as caught:
         client.predict("mlp", [[1]])
     error = caught.value

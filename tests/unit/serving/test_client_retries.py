@@ -20,6 +20,7 @@ import pytest
 
 from polyhead.serving.client import AsyncClient, Client, Refused, ServerError, Unavailable, Unreachable
 from polyhead.serving.client.retrying import Attempts, Retrying
+from tests.freeports import free_ports
 
 ANSWER = orjson.dumps({"predictions": [{"color": {"label": "red", "score": 0.5, "index": 0}}]})
 FAST = {"shortest": 0.001, "longest": 0.01}
@@ -185,9 +186,7 @@ def test_an_attempt_that_hangs_is_given_up_and_asked_again(kind):
 
 @both
 def test_a_server_that_comes_back_is_found(kind):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
+    address = "127.0.0.1", free_ports(1)[0]
 
     def come_back() -> None:
         time.sleep(0.2)

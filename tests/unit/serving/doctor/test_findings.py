@@ -22,6 +22,7 @@ from polyhead.serving.doctor.finding import Finding, good, looked
 from polyhead.serving.errors import LaunchError
 from polyhead.serving.frontdoor.settings import FrontDoorSettings
 from polyhead.serving.settings import Settings
+from tests.freeports import free_ports
 
 GIB = 1024**3
 
@@ -226,9 +227,7 @@ def test_a_configuration_that_the_server_would_refuse(tmp_path):
 
 
 def test_nothing_that_answers_and_no_url():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     found = only(endpoint.endpoint(f"http://127.0.0.1:{port}"))
     assert (found.level, found.what) == ("problem", f"nothing answers at http://127.0.0.1:{port}")
     assert only(endpoint.endpoint("localhost:8080")).what == "'localhost:8080' is no URL"
